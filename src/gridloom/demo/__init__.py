@@ -1,0 +1,1 @@
+"""One small world (house, car, street, clock) that the simulators share."""

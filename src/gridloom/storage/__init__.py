@@ -1,0 +1,1 @@
+"""Storage engines behind core.ports.Store, and what they share."""
