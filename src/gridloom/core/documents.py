@@ -25,7 +25,9 @@ class Space:
         """Documents whose index keys have all these values, ordered by id."""
         return await self._store.documents.find(self.space, kind, keys, limit=limit, after=after, descending=descending)
 
-    def put(self, kind: str, id: str, body: bytes, keys: Mapping[str, str] | None = None, *, expect: int | None = None, expires: int | None = None) -> Put:
+    def put(
+        self, kind: str, id: str, body: bytes, keys: Mapping[str, str] | None = None, *, expect: int | None = None, expires: int | None = None
+    ) -> Put:
         """A write for ``commit``, or to go into the same commit as an event or an order's end."""
         return Put(self.space, kind, id, body, keys or {}, expect=expect, expires=expires)
 

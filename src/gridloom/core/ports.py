@@ -417,5 +417,5 @@ class World(Protocol):
         ...
 
     def current(self, place: str, phase: Phase) -> float:
-        """Amperes drawn at a place (``house:1``…) now."""
+        """Amperes drawn on a phase of a place (``house:1``…) now; negative when it feeds in. Raises KeyError for a place that is none."""
         ...
