@@ -35,7 +35,7 @@ SECOND = 1_000_000
 DAY = 86_400 * SECOND
 NOW = time.time_ns() // 1000
 WIDE = 45
-DEVICES = 20
+DEVICES = 200
 
 TYPES = tuple(
     ReadingType(f"Quantity.{number // 3}", "W", (Phase.L1, Phase.L2, Phase.L3)[number % 3], None if number % 2 else "HC") for number in range(WIDE)
@@ -83,7 +83,7 @@ def bare_rows(folder: Path, batches: list[list[MeterReading]], readings: int) ->
     """The floor: the same head rows, encoded before, by bare executemany in commits of the same size."""
     bodies = [[(0, one.time, 1, one.received, head.encode(one)) for one in batch] for batch in batches]
     connection = sqlite3.connect(folder / "floor.db", isolation_level=None)
-    connection.execute("PRAGMA page_size = 8192")
+    connection.execute("PRAGMA page_size = 4096")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(
@@ -178,8 +178,10 @@ async def beside(
             begun = time.perf_counter()
             while (now := time.perf_counter() - begun) < seconds:
                 due = int(now * rows_per_second)
-                while sent < due:
+                burst = 0
+                while sent < due and burst < rows_per_second * tick * 4:  # after a pause not all at once: that would be a pause of our own
                     many = min(due - sent, 20)
+                    burst += many
                     task = asyncio.create_task(append([make(f"dev:{(sent + k) % DEVICES}", 100_000 + (sent + k) // DEVICES) for k in range(many)]))
                     tasks.add(task)
                     task.add_done_callback(tasks.discard)
@@ -300,15 +302,17 @@ def sparse(count: int, seconds: int, jitter: bool) -> list[MeterReading]:
 def dense(count: int) -> list[MeterReading]:
     """Once a second with the jitter of a serial line: an energy register, a power, a voltage."""
     types = (ReadingType(ENERGY, "Wh"), ReadingType("Power.Apparent", "VA"), ReadingType("Voltage", "V", Phase.L1))
+    chance = random.Random(1)
     out = []
-    total = 5_000_000
+    used = 5_000_000 * 3600
+    volts = 2300
     for number in range(count):
-        power = 700 + (number * 7919) % 61 + (2300 if number // 900 % 4 == 1 else 0)
-        total += power // 3600 + (1 if number % 7 == 0 else 0)
-        at = START + number * SECOND + (number * 104_729) % 20_000
-        out.append(
-            MeterReading("dev:0", at, at, (Reading(types[0], total), Reading(types[1], power), Reading(types[2], 2300 + (number * 31) % 9, -1)))
-        )
+        power = 10 * int(70 + chance.gauss(0, 4) + (230 if number // 900 % 4 == 1 else 0))
+        used += power
+        volts += chance.choice((-1, 0, 0, 0, 1)) + (1 if volts < 2280 else -1 if volts > 2320 else 0)
+        at = START + number * SECOND + chance.randrange(20_000)
+        values = (used // 3600, power, volts)
+        out.append(MeterReading("dev:0", at, at, tuple([Reading(one, value) for one, value in zip(types, values, strict=True)])))
     return out
 
 

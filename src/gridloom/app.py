@@ -84,7 +84,17 @@ def demonstration(configuration: Configuration, folder: str) -> Configuration:
         hub = msgspec.structs.replace(hub, data_dir=folder)
     if "http.listen" not in configuration.origins:
         http = msgspec.structs.replace(http, listen=Address("127.0.0.1:0"))
-    return msgspec.structs.replace(with_simulated(configuration), hub=hub, http=http)
+    sections = {
+        name: section if name in configuration.sections else _on_a_free_port(section)
+        for name, section in with_simulated(configuration).sections.items()
+    }
+    return msgspec.structs.replace(configuration, hub=hub, http=http, sections=sections)
+
+
+def _on_a_free_port(section: msgspec.Struct) -> msgspec.Struct:
+    """The same, listening on any free port of the same host, if it listens at all."""
+    listen = getattr(section, "listen", None)
+    return msgspec.structs.replace(section, listen=Address(f"{listen.rpartition(':')[0]}:0")) if isinstance(listen, Address) else section
 
 
 def with_simulated(configuration: Configuration) -> Configuration:

@@ -288,6 +288,20 @@ async def test_nobody_makes_a_token_that_is_more_than_they_carry(world: World) -
     await world.accounts.revoke_token(viewer, token.id)
 
 
+async def test_a_stranger_does_not_learn_which_sites_exist(world: World) -> None:
+    site = await world.accounts.create_site(world.admin, "home")
+    bob = await world.accounts.create_account(world.admin, "bob@example.org", role=Role.OWNER)
+    stranger = Principal(bob.id, (Grant(bob.id, "*", Role.OWNER),))
+    said = []
+    for scope in (f"site:{site.id}", "site:nowhere"):
+        with pytest.raises((Forbidden, NotFound)) as granted:
+            await world.accounts.grant(stranger, bob.id, scope, Role.VIEWER)
+        with pytest.raises((Forbidden, NotFound)) as minted:
+            await world.accounts.create_token(stranger, account="admin", role=Role.VIEWER, scope=scope)
+        said.append([(type(found.value), found.value.message.replace(scope, "").replace(scope[5:], "")) for found in (granted, minted)])
+    assert said[0] == said[1]
+
+
 async def test_a_disabled_account_is_out_at_once(world: World) -> None:
     _, secret = await world.accounts.create_token(None, account="bob@example.org", role=Role.OPERATOR)
     principal = world.accounts.authenticate_token(secret)

@@ -561,3 +561,11 @@ def test_every_verb_has_a_json_schema(verb: str) -> None:
 def test_the_schema_says_the_range() -> None:
     relay = json_schema("relay.set")["properties"]["relay"]
     assert (relay["minimum"], relay["maximum"]) == (1, 16)
+
+
+@pytest.mark.parametrize("password", ["12345678\n", "١٢٣٤٥٦٧٨", "1234567", "123456789"])
+def test_a_meter_password_is_eight_plain_digits_and_nothing_behind(password: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        validate("ekm.password.set", {"new_password": password})
+    assert [fault.path for fault in refused.value.faults] == ["$.new_password"]
+    assert password not in str(refused.value)

@@ -420,9 +420,10 @@ async def test_a_changed_zone_cuts_other_days(make_store: MakeStore) -> None:
     clock = HandClock(START + 30 * DAY)
     batch = [energy(START + k * HOUR // 2, k * k) for k in range(48 * 10)]
     told = oracle.samples(batch, "tic:1", ENERGY)
-    for zone in ("Europe/Paris", "America/New_York", "Asia/Kolkata", "Europe/Paris"):
+    for place, zone in enumerate(("Europe/Paris", "America/New_York", "Asia/Kolkata", "Europe/Paris")):
         store = await make_store(clock=clock, settings=StorageSettings(background=False, zone=zone))
-        await store.samples.append(batch)
+        if place == 0:
+            await store.samples.append(batch)
         for _ in range(2):
             for asked in ("Europe/Paris", "America/New_York", "Asia/Kolkata"):
                 found = await only(store, operator=Operator.DELTA, step=Step.DAY, begin=START, end=START + 10 * DAY, zone=asked)
@@ -481,6 +482,35 @@ async def test_the_energy_of_a_gap_is_booked_on_the_first_step_after_it(store: S
     ]  # the reading at 06:00 sharp belongs to the step that ends there
     later = await only(store, operator=Operator.DELTA, step=Step.HOUR, begin=START + 3 * HOUR, end=START + 6 * HOUR)
     assert [(one.begin - START, one.value) for one in later] == [(5 * HOUR, 5500)]
+
+
+async def test_a_verdict_on_the_newest_reading_changes_with_the_next_also_where_it_was_rolled_up(make_store: MakeStore) -> None:
+    """A jump that is the last reading of a day may be energy; when the next day's reading comes back it was a spike."""
+    store = await make_store(clock=HandClock(START + 30 * DAY))
+    await store.samples.append([energy(START + k * HOUR, 100 + k) for k in range(1, 24)])
+    await store.samples.append([energy(START + 24 * HOUR - 1, 5_000_000)])
+    await store.compact()
+
+    async def days() -> list[Any]:
+        return [(one.value, one.rejected) for one in await only(store, operator=Operator.DELTA, step=Step.DAY, begin=START, end=START + 3 * DAY)]
+
+    assert await days() == [(5_000_000 - 101, 0)]
+    await store.samples.append([energy(START + 2 * DAY + HOUR, 130)])
+    assert await days() == [(22, 1), (7, 0)]
+    await store.compact()
+    assert await days() == [(22, 1), (7, 0)]
+
+
+async def test_a_register_is_counted_over_a_day_of_suspect_readings(make_store: MakeStore) -> None:
+    store = await make_store(clock=HandClock(START + 30 * DAY))
+    for day, quality in enumerate([Quality.GOOD, Quality.SUSPECT, Quality.SUSPECT, Quality.GOOD]):
+        await store.samples.append([energy(START + day * DAY + k * 600_000_000, 1000 * day + k, quality=quality) for k in range(144)])
+    for _ in range(2):
+        (bucket,) = await only(store, operator=Operator.DELTA, step=Step.TOTAL, begin=START + 3 * DAY - 1, end=START + 4 * DAY)
+        assert (bucket.value, bucket.since) == (3143 - 143, START + 143 * 600_000_000)
+        (bucket,) = await only(store, operator=Operator.DELTA, step=Step.TOTAL, begin=START + 3 * DAY + 5, end=START + 3 * DAY + HOUR)
+        assert bucket.value == 6
+        await store.compact()
 
 
 async def test_suspect_values_are_left_out_unless_asked_for(store: Store) -> None:

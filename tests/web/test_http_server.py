@@ -231,3 +231,20 @@ async def test_the_access_log_is_off_by_default_and_holds_no_query(make: Make, c
     line = next(one for one in caplog.records if one.name == "gridloom.web.access")
     assert (line.__dict__["id"], line.__dict__["status"], line.__dict__["path"]) == (answer.headers["x-request-id"], 400, "/api/v1/devices")
     assert all(secret not in str(one.__dict__) and "hidden" not in str(one.__dict__) for one in caplog.records if one.name.startswith("gridloom"))
+
+
+async def test_other_origins_may_call_only_where_configured(make: Make) -> None:
+    closed, opened = await make(), await make(cors_origins=("https://panel.example",))
+    asked = {"origin": "https://panel.example", "access-control-request-method": "PATCH", "access-control-request-headers": "authorization"}
+    async with closed.client() as client:
+        answer = await client.options("/api/v1/devices/x:1", headers=asked)
+        assert "access-control-allow-origin" not in answer.headers
+    async with opened.client(await opened.token(Role.VIEWER)) as client:
+        answer = await client.options("/api/v1/devices/x:1", headers=asked)
+        assert answer.headers["access-control-allow-origin"] == "https://panel.example"
+        assert "authorization" in answer.headers["access-control-allow-headers"].lower()
+        assert "access-control-allow-credentials" not in answer.headers
+        assert (await client.get("/api/v1/devices", headers={"origin": "https://panel.example"})).headers[
+            "access-control-allow-origin"
+        ] == "https://panel.example"
+        assert "access-control-allow-origin" not in (await client.get("/api/v1/devices", headers={"origin": "https://evil.example"})).headers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -62,5 +63,6 @@ async def test_it_finds_nothing(hub: Running, tmp_path: Path, role: Role, more: 
     await furnish(hub)
     code, said = await schemathesis(hub, await hub.token(role), tmp_path, *more)
     assert code == 0, said[-12_000:]
-    assert "No issues found" in said or "0 failures" in said or "passed" in said, said[-3_000:]
-    assert hub.app.state["hub"].accounts is hub.hub.accounts
+    tested = re.search(r"Operations:\s+(\d+) selected", said)
+    assert tested is not None, said[:3_000]
+    assert int(tested[1]) >= 52  # all but the stream, and for the admin the one that would revoke its own token

@@ -394,8 +394,8 @@ class Accounts:
 
         Whoever owns a site may make others owner, installer or viewer of it; everything else is for admins. Raises Forbidden, NotFound, InvalidInput.
         """
+        self._require_scope(principal, scope, role)  # first: whether a site exists is nothing for strangers
         self._check_scope(scope)
-        self._require_scope(principal, scope, role)
         async with self._changing:
             found = self.account(account)
             if role is not Role.ADMIN and scope == EVERYWHERE and self._last_admin(found.id):
@@ -506,6 +506,8 @@ class Accounts:
         latter *is* ``role``, and a hub-wide role (admin, operator, viewer) is granted to it in ``scope``. Others: admins for anybody, and
         everybody for themselves what they carry anyway. Raises Forbidden, NotFound, InvalidInput (``$.account``, ``$.scope``).
         """
+        if principal is not None:
+            self._require_minting(principal, account, role, scope)
         self._check_scope(scope)
         now = self._clock.now()
         async with self._changing:
@@ -526,8 +528,6 @@ class Accounts:
                     writes.append(_put_grant(grant))
                 owner = made
             else:
-                if principal is not None:
-                    self._require_minting(principal, account, role, scope)
                 owner = self.account(account)
             secret = secrets.token_urlsafe(32)
             digest = hashlib.sha256(secret.encode("ascii")).digest()

@@ -129,7 +129,7 @@ _METER = (
     _event("tariff.today",                _INFO,    "The colour of the day is known or changed (Tempo).", "STGE 24-25; TIC PTEC", "tic"),
     _event("tariff.tomorrow",             _INFO,    "The colour of tomorrow is known (Tempo).", "TIC DEMAIN; STGE 26-27", "tic"),
     _event("tariff.calendar.changed",     _INFO,    "The profile of tomorrow or of the next peak day changed.",
-        "TIC NJOURF+1, PJOURF+1, PPOINTE", "tic"),
+        "TIC NJOURF+1, PJOURF+1, PPOINTE, HHPHC", "tic"),
     _event("peak.notice",                 _WARNING, "A mobile peak was announced.", "TIC PEJP; STGE 28-29; TIC DPM1-3, FPM1-3", "tic"),
     _event("peak.begin",                  _WARNING, "A mobile peak began.", "STGE 30-31; TIC PTEC PM", "tic"),
     _event("peak.end",                    _INFO,    "A mobile peak ended.", "STGE 30-31; TIC PTEC", "tic"),

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_NAME = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,59}$", description="word of letters, digits, - _ .")]
+_NAME = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,59}$(?!\n)", description="word of letters, digits, - _ .")]
 _POSITIVE = Annotated[float, Meta(gt=0, le=366 * 86_400)]
 _NOT_NEGATIVE = Annotated[float, Meta(ge=0, le=366 * 86_400)]
 _KINDS = ("alarm.threshold", "alarm.silence", "alarm.rate")

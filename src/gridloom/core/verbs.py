@@ -36,7 +36,7 @@ Pin = Annotated[int, Meta(ge=1, le=4, description="pin of the ioStack")]
 Line = Annotated[int, Meta(ge=1, le=3, description="pulse line")]
 Instant = Annotated[datetime.datetime, Meta(tz=True)]
 Date = datetime.date
-WallTime = Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,3})?$", description="local time HH:MM:SS[.mmm]")]
+WallTime = Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,3})?$(?!\n)", description="local time HH:MM:SS[.mmm]")]
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
 Amperes = Annotated[float, Meta(ge=0, le=1_000, description="amperes on each phase in use")]
 Watts = Annotated[float, Meta(ge=0, le=1_000_000, description="watts in all")]
@@ -46,9 +46,9 @@ Location = Annotated[
     str, Meta(min_length=1, max_length=2_000, pattern=r"^(ftp|ftps|sftp|http|https)://", description="URI; secret, for it may hold credentials")
 ]
 RequestId = Annotated[str, Meta(min_length=1, max_length=36)]
-Digits8 = Annotated[str, Meta(pattern=r"^\d{8}$", description="eight digits")]
+Digits8 = Annotated[str, Meta(pattern=r"^[0-9]{8}$(?!\n)", description="eight digits")]
 Password = Annotated[str, Meta(min_length=1, max_length=64)]
-MeterAddress = Annotated[str, Meta(pattern=r"^\d{1,12}$", description="meter address, with or without leading zeros")]
+MeterAddress = Annotated[str, Meta(pattern=r"^[0-9]{1,12}$(?!\n)", description="meter address, with or without leading zeros")]
 Month = Annotated[int, Meta(ge=1, le=12)]
 Day = Annotated[int, Meta(ge=1, le=31)]
 Schedule = Annotated[int, Meta(ge=1, le=6, description="schedule of the meter, 1 to 6")]
@@ -672,8 +672,8 @@ class EverestSessionCostSet(Arguments, frozen=True, kw_only=True):
     """What the running session costs so far, for the charger's display; ``amount`` is a decimal in ``currency``."""
 
     session: Word
-    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}$")]
-    amount: Annotated[str, Meta(pattern=r"^\d{1,12}(\.\d{1,9})?$")]
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}$(?!\n)")]
+    amount: Annotated[str, Meta(pattern=r"^[0-9]{1,12}(\.[0-9]{1,9})?$(?!\n)")]
     final: bool = False
 
 

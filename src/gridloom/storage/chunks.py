@@ -412,6 +412,14 @@ def _open(body: bytes) -> _Open:
     return opened
 
 
+def first_time(body: bytes) -> int:
+    """When a chunk begins. Raises StorageCorrupt."""
+    try:
+        return int(_HEADER.unpack_from(body)[3])
+    except struct.error as error:
+        raise StorageCorrupt(f"a chunk of {len(body)} bytes cannot be read: {error}") from error
+
+
 def _unplane(parts: Sequence[tuple[bytes, int, int, int]]) -> Array:
     """Numbers of many chunks from their planes: each part is (payload, place, numbers, width)."""
     total = sum([part[2] for part in parts])

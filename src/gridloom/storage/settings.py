@@ -42,7 +42,7 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     compact_rows: int = 256
     compact_seconds: float = 3600.0
     head_rows: int = 200_000
-    group_rows: int = 1_000
+    group_rows: int = 512
     queue_rows: int = 20_000
     queue_bytes: int = 32 * 1024 * 1024
     probe_seconds: float = 1.0

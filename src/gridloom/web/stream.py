@@ -352,7 +352,7 @@ class Live:
         if message.sort == "device":
             return accounts.may(principal, verb, message.content.device)
         if message.device in ("", HUB):
-            return accounts.may(principal, verb)
+            return accounts.everywhere(principal, verb)  # of the hub itself: for those who see all of it
         return accounts.may(principal, verb, self._device(message.device))
 
     def _device(self, id: str) -> Device:

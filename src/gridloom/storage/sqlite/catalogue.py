@@ -36,6 +36,12 @@ def moment(row: Newest) -> tuple[int, int]:
     return (time if time <= received + _AHEAD else received - _AHEAD, received)
 
 
+def newer(row: Newest, old: Newest) -> bool:
+    """Whether a row told later takes the place of ``old``. The usual case (both believed, both later) is decided first."""
+    time, _, received, _ = row
+    return (old[0] <= time <= received + _AHEAD and received >= old[2]) or moment(row) >= moment(old)
+
+
 class DeviceRecord(msgspec.Struct, gc=False):
     """A device of the store: its number and the shapes whose series exist."""
 
@@ -83,19 +89,18 @@ class Catalogue:
         device = self._devices.get(reading.device)
         if device is None:
             device = self._device(connection, reading.device)
-        types = [one.type for one in reading.readings]
-        identity = tuple(map(id, types))
+        identity = tuple([id(one.type) for one in reading.readings])
         known = self._identities.get(identity)
         if known is not None:
             shape_no = known[1]
         else:
-            shape = tuple(types)
+            shape = tuple([one.type for one in reading.readings])
             shape_no = self._shape(connection, shape)
             if len(self._identities) >= _BY_IDENTITY:
                 self._identities.clear()
             self._identities[identity] = (shape, shape_no)  # the tuple keeps the objects alive, so that an identity stays theirs
         if shape_no not in device.shapes:
-            self._make_series(connection, device, types)
+            self._make_series(connection, device, [one.type for one in reading.readings])
             device.shapes.add(shape_no)
         return device, shape_no
 
@@ -167,7 +172,7 @@ class Catalogue:
                 if entry is None:
                     entry = newest[device.id] = NewestRows()
                 old = entry.shapes.get(shape_no)
-                if old is None or moment(row) >= moment(old):
+                if old is None or newer(row, old):
                     entry.shapes[shape_no] = row
                     if len(entry.shapes) > _MOST_SHAPES:
                         self._prune(entry)

@@ -22,9 +22,9 @@ from gridloom.storage import chunks, figures, head, rollups
 from gridloom.storage.chunks import DAY, Columns
 from gridloom.storage.rollups import Level
 from gridloom.storage.settings import StorageSettings
-from gridloom.storage.sqlite.catalogue import Catalogue, Newest, moment
+from gridloom.storage.sqlite.catalogue import Catalogue, Newest, newer
 from gridloom.storage.sqlite.readers import Readers
-from gridloom.storage.sqlite.reading import SeriesRow, Snapshot
+from gridloom.storage.sqlite.reading import SeriesRow, Snapshot, head_rows
 from gridloom.storage.sqlite.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -97,10 +97,7 @@ class Compaction:
         seqs: dict[int, list[int]] = {}
         samples = 0
         upto = compacted
-        for seq, shape_no, time, source, received, body in connection.execute(
-            "SELECT seq, shape_no, time, source, received, body FROM head WHERE device_no = ? AND seq > ? ORDER BY seq LIMIT ?",
-            (device_no, compacted, _SLICE_ROWS),
-        ):
+        for seq, shape_no, time, source, received, body in head_rows(connection, device_no, compacted, _SLICE_ROWS):
             shapes.setdefault(shape_no, []).append((time, source, received, body))
             seqs.setdefault(shape_no, []).append(seq)
             samples += len(body) // 8
@@ -350,7 +347,7 @@ def _newest(connection: sqlite3.Connection, device_no: int, shapes: dict[int, li
         if old is not None:
             best = old
         for row in found:
-            if moment(row) >= moment(best):
+            if newer(row, best):
                 best = row
         rows.append((device_no, shape_no, *best))
     return rows

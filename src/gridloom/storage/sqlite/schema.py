@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from gridloom.core.errors import StorageError
 
-PAGE_SIZE = 8192
+PAGE_SIZE = 4096
 
 _FIRST = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;

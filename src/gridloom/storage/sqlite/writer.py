@@ -33,11 +33,8 @@ from gridloom.storage.sqlite.catalogue import Catalogue, Kept, moment
 
 log = logging.getLogger(__name__)
 
-_ROWS_PER_STATEMENT = 64
-"""Head rows in one INSERT: sqlite3 gives the interpreter up once per statement; getting it back beside a busy loop costs more than the row."""
-
-_INSERT_ONE = "INSERT INTO head VALUES (?,?,?,?,?,?,?)"
-_INSERT_MANY = "INSERT INTO head VALUES " + ",".join(["(?,?,?,?,?,?,?)"] * _ROWS_PER_STATEMENT)  # noqa: S608 - no values in it
+_INSERTS = tuple((rows, f"INSERT INTO head VALUES {','.join(['(?,?,?,?,?,?,?)'] * rows)}") for rows in (256, 32, 4, 1))  # noqa: S608 - no values
+"""Many head rows in one statement: sqlite3 gives the interpreter up for each, and getting it back beside a busy loop costs more than the rows."""
 _PROBE_BYTES = 256 * 1024
 _DEVICE = TimeSource.DEVICE
 
@@ -433,12 +430,12 @@ def rollback(connection: sqlite3.Connection) -> None:
 
 def insert_rows(connection: sqlite3.Connection, values: list[Any]) -> None:
     """Head rows given as one flat list of seven values each."""
-    width = 7 * _ROWS_PER_STATEMENT
-    whole = len(values) - len(values) % width
-    for start in range(0, whole, width):
-        connection.execute(_INSERT_MANY, values[start : start + width])
-    for start in range(whole, len(values), 7):
-        connection.execute(_INSERT_ONE, values[start : start + 7])
+    place = 0
+    for rows, statement in _INSERTS:
+        width = 7 * rows
+        while len(values) - place >= width:
+            connection.execute(statement, values[place : place + width])
+            place += width
 
 
 def apply(connection: sqlite3.Connection, writes: Sequence[Write], sequence: int) -> tuple[int, frozenset[tuple[str, str]], tuple[int, ...]]:

@@ -14,8 +14,10 @@ function element(name, text = "", className = "") {
   return made;
 }
 
-const STEPS = [[1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""]];
+// Nothing above kilo: a register is read by people who compare it with the display of their meter, digit by digit.
+const STEPS = [[1e3, "k"], [1, ""]];
 const SCALED = new Set(["W", "Wh", "VA", "VAh", "var", "varh"]);
+const inOrder = new Intl.Collator("en", { numeric: true }).compare; // tariff2 before tariff10
 
 function shown(value, unit) {
   if (value === null) return "—";
@@ -23,7 +25,7 @@ function shown(value, unit) {
   if (unit === "1") unit = "";
   if (SCALED.has(unit)) {
     const [step, prefix] = STEPS.find(([size]) => Math.abs(value) >= size * 10) || [1, ""];
-    return `${(value / step).toLocaleString("en", { maximumFractionDigits: 2 })} ${prefix}${unit}`;
+    return `${(value / step).toLocaleString("en", { maximumFractionDigits: 3 })} ${prefix}${unit}`;
   }
   return `${value.toLocaleString("en", { maximumFractionDigits: 3 })} ${unit}`.trim();
 }
@@ -43,7 +45,7 @@ function card(id) {
   article.append(title, state, about, table);
   found = { article, title, state, about, body, rows: new Map() };
   cards.set(id, found);
-  const after = [...cards.keys()].sort().find((other) => other > id && cards.get(other).article.parentNode);
+  const after = [...cards.keys()].sort(inOrder).find((other) => inOrder(other, id) > 0 && cards.get(other).article.parentNode);
   $("list").insertBefore(article, after ? cards.get(after).article : null);
   count();
   return found;
@@ -82,7 +84,7 @@ function onReading(message) {
       row = element("td");
       line.append(head, row);
       found.rows.set(label, row);
-      const after = [...found.rows.keys()].sort().find((other) => other > label && found.rows.get(other).parentNode);
+      const after = [...found.rows.keys()].sort(inOrder).find((other) => inOrder(other, label) > 0 && found.rows.get(other).parentNode);
       found.body.insertBefore(line, after ? found.rows.get(after).parentNode : null);
     }
     row.textContent = shown(one.value, one.unit);
