@@ -337,7 +337,7 @@ async def questions(devices: int) -> dict[str, Any]:
 
         async def ask(query: AggregateQuery, rolled: bool) -> float:
             begun = time.perf_counter()
-            rows = await store._readers.run(aggregation.aggregate, store._catalogue, query, "Europe/Paris", rolled=rolled)
+            rows = await store._readers.run(aggregation.aggregate, store._catalogue, store._heads, query, "Europe/Paris", rolled=rolled)
             assert rows[0].buckets
             return time.perf_counter() - begun
 

@@ -38,7 +38,7 @@ from gridloom.core.subjects import HUB
 from gridloom.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from gridloom.core.ports import Store
+    from gridloom.core.ports import Store, World
     from gridloom.core.webhook import WebhookTarget
     from gridloom.storage.settings import StorageSettings
     from gridloom.web.metrics import Reason
@@ -322,6 +322,13 @@ class _Web:
         return Health(self._listens, "" if self._listens else "does not listen", required=True)
 
 
+def _simulated_world(clock: Clock) -> World:
+    """The one in which all simulated devices live."""
+    from gridloom.demo.world import World as SimulatedWorld
+
+    return SimulatedWorld(clock)
+
+
 # ------------------------------------------------------------------------------------------------------------------ the hub
 
 
@@ -334,6 +341,7 @@ class App:
         self.configuration = configuration
         self.clock = Clock() if clock is None else clock
         self.simulate = simulate
+        self._world = _simulated_world(self.clock) if simulate else None
         self.folder = data_dir(configuration)
         self.metrics = Metrics()
         self.simulators: list[str] = []
@@ -379,7 +387,7 @@ class App:
         for part in parts:
             for simulator in part.simulators if self.simulate else ():
                 await self.supervisor.start(simulator)
-                self.simulators.append(simulator.name)
+                self.simulators.append(simulator.name.removeprefix("simulated "))
         lag = _Lag(self.metrics, self._notifier)
         lag.start()
         self._stopping.callback(lag.stop)
@@ -466,6 +474,7 @@ class App:
             data_dir=self.folder,
             timezone=str(self.configuration.hub.timezone),
             simulate=self.simulate,
+            world=self._world,
         )
 
     def _make_web(self, parts: Sequence[Parts]) -> _Web:

@@ -38,3 +38,7 @@ def sim(ctx: typer.Context) -> None:
         print(ctx.get_help())
         if not names:
             print("\nNo integration of this version offers a simulator.")
+        return
+    from gridloom.demo.world import World
+
+    ctx.obj = World  # the verb makes it with its own clock

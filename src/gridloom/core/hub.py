@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from gridloom.core.clock import Clock
-from gridloom.core.ports import Bus
+from gridloom.core.ports import Bus, World
 
 if TYPE_CHECKING:
     from gridloom.core.accounts import Accounts
@@ -31,7 +31,7 @@ class Hub(msgspec.Struct, frozen=True):
     """The doors and services of one running hub. ``timezone`` is an IANA name.
 
     ``documents`` reads and writes the integration's own space only. ``http()`` is the hub's own base URL (known once it listens), for links
-    that others follow: file locations, ``Location`` headers.
+    that others follow: file locations, ``Location`` headers. ``world`` is there when devices are simulated: the one they all live in.
     """
 
     clock: Clock
@@ -50,6 +50,7 @@ class Hub(msgspec.Struct, frozen=True):
     data_dir: Path
     timezone: str
     simulate: bool = False
+    world: World | None = None
 
 
 class Health(msgspec.Struct, frozen=True):

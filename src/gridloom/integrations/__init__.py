@@ -7,4 +7,4 @@
 
 from __future__ import annotations
 
-NAMES: tuple[str, ...] = ()
+NAMES: tuple[str, ...] = ("tic",)

@@ -11,6 +11,7 @@ from gridloom.core.ports import AggregateQuery, AggregateRow, Operator
 from gridloom.storage import figures, head, rollups, steps
 from gridloom.storage.rollups import Level
 from gridloom.storage.sqlite.catalogue import Catalogue
+from gridloom.storage.sqlite.heads import Heads
 from gridloom.storage.sqlite.reading import SeriesRow, Snapshot
 
 _TOLD = (Operator.COUNT, Operator.FIRST, Operator.LAST)
@@ -22,14 +23,16 @@ _MOST_GAPS = 8
 """With more days without ten-minute roll-ups than this, the samples are quicker."""
 
 
-def aggregate(connection: sqlite3.Connection, catalogue: Catalogue, query: AggregateQuery, zone: str, *, rolled: bool = True) -> list[AggregateRow]:
+def aggregate(
+    connection: sqlite3.Connection, catalogue: Catalogue, heads: Heads, query: AggregateQuery, zone: str, *, rolled: bool = True
+) -> list[AggregateRow]:
     """One row per series that has samples in the interval. ``rolled`` False keeps roll-ups out of it (for tests and measurements).
 
     Raises InvalidInput.
     """
     borders = steps.boundaries(query.step, query.zone, query.begin, query.end)
     edges = np.array(borders, np.int64)
-    snapshot = Snapshot(connection, catalogue)
+    snapshot = Snapshot(connection, catalogue, heads)
     level = _level(snapshot, query, edges, zone) if rolled else None
     rows: list[AggregateRow] = []
     for row in snapshot.series_rows(query.filter):

@@ -23,8 +23,9 @@ from gridloom.storage.chunks import DAY, Columns
 from gridloom.storage.rollups import Level
 from gridloom.storage.settings import StorageSettings
 from gridloom.storage.sqlite.catalogue import Catalogue, Newest, newer
+from gridloom.storage.sqlite.heads import Heads
 from gridloom.storage.sqlite.readers import Readers
-from gridloom.storage.sqlite.reading import SeriesRow, Snapshot, head_rows
+from gridloom.storage.sqlite.reading import SeriesRow, Snapshot
 from gridloom.storage.sqlite.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -46,13 +47,21 @@ class _Merged(msgspec.Struct):
     update: tuple[Any, ...]
 
 
+class ForgottenHead(msgspec.Struct):
+    """Head rows up to ``upto`` are removed, but for those ``left`` that were not compacted when we came by."""
+
+    upto: int = 0
+    left: set[int] = set()
+
+
 class Compaction:
     """The steps of maintenance. Not thread-safe: one at a time (``Maintenance`` sees to that)."""
 
-    def __init__(self, writer: Writer, readers: Readers, catalogue: Catalogue, clock: Clock, settings: StorageSettings) -> None:
+    def __init__(self, writer: Writer, readers: Readers, catalogue: Catalogue, heads: Heads, clock: Clock, settings: StorageSettings) -> None:
         self._writer = writer
         self._readers = readers
         self._catalogue = catalogue
+        self._heads = heads
         self._clock = clock
         self._settings = settings
 
@@ -63,14 +72,13 @@ class Compaction:
         return self._readers.call(self._due, everything)
 
     def _due(self, connection: sqlite3.Connection, everything: bool) -> list[int]:
-        rows = connection.execute(
-            "SELECT d.no, count(h.seq), min(h.seq) FROM device d JOIN head h ON h.device_no = d.no AND h.seq > d.compacted GROUP BY d.no"
-        ).fetchall()
-        if everything or sum([row[1] for row in rows]) > self._settings.head_rows:
-            return [row[0] for row in rows]
+        self._heads.load(connection)
+        counts = self._heads.counts()
+        if everything or self._heads.sizes()[1] > self._settings.head_rows:
+            return sorted(counts)
         old = self._clock.now() - int(self._settings.compact_seconds * 1e6)
         due = []
-        for no, count, first in rows:
+        for no, (count, first) in sorted(counts.items()):
             if count >= self._settings.compact_rows or connection.execute("SELECT received FROM head WHERE seq = ?", (first,)).fetchone()[0] <= old:
                 due.append(no)
         return due
@@ -78,10 +86,12 @@ class Compaction:
     def compact_device(self, device_no: int, stopped: Callable[[], bool]) -> None:
         """Turn all uncompacted rows of a device into chunks, slice by slice, then bring its roll-ups up to date."""
         while not stopped():
-            statements = self._readers.call(self._plan_device, device_no)
-            if statements is None:
+            plan = self._readers.call(self._plan_device, device_no)
+            if plan is None:
                 break
+            statements, upto, samples = plan
             self._write(statements)
+            self._heads.trim(device_no, upto, samples)
         self.roll_device(device_no, stopped)
 
     def _write(self, statements: Sequence[Statement]) -> None:
@@ -91,13 +101,13 @@ class Compaction:
 
         self._writer.run_slice(work)
 
-    def _plan_device(self, connection: sqlite3.Connection, device_no: int) -> list[Statement] | None:
+    def _plan_device(self, connection: sqlite3.Connection, device_no: int) -> tuple[list[Statement], int, int] | None:
         compacted = connection.execute("SELECT compacted FROM device WHERE no = ?", (device_no,)).fetchone()[0]
         shapes: dict[int, list[tuple[int, int, int, bytes]]] = {}
         seqs: dict[int, list[int]] = {}
         samples = 0
         upto = compacted
-        for seq, shape_no, time, source, received, body in head_rows(connection, device_no, compacted, _SLICE_ROWS):
+        for seq, shape_no, time, source, received, body in self._heads.read(connection, device_no, compacted, _SLICE_ROWS):
             shapes.setdefault(shape_no, []).append((time, source, received, body))
             seqs.setdefault(shape_no, []).append(seq)
             samples += len(body) // 8
@@ -107,13 +117,15 @@ class Compaction:
         if upto == compacted:
             return None
         found: dict[Any, tuple[list[Columns], list[int]]] = {}
+        samples = 0
         for shape_no, rows in shapes.items():
             types = self._catalogue.types(connection, shape_no) or ()
+            samples += len(types) * len(rows)
             for type, columns in zip(types, chunks.rows_to_columns(len(types), rows, range(len(types))), strict=True):
                 parts, order = found.setdefault(type, ([], []))
                 parts.append(columns)
                 order.extend(seqs[shape_no])
-        snapshot = Snapshot(connection, self._catalogue)
+        snapshot = Snapshot(connection, self._catalogue, self._heads)
         series = {row.type: row for row in snapshot.device_series(device_no)}
         merged: list[_Merged] = []
         oldest = self._oldest_kept()
@@ -129,12 +141,12 @@ class Compaction:
                 log.info("late samples older than the retention left out", extra={"device": row.device, "samples": told - len(new)})
             if len(new):
                 merged.append(_merge_series(snapshot, row, new))
-        return [
+        statements: list[Statement] = [
             ("DELETE FROM chunk WHERE series_no = ? AND t_min = ?", [key for one in merged for key in one.deletes]),
             ("INSERT INTO chunk VALUES (?,?,?,?,?)", [row for one in merged for row in one.inserts]),
             (
                 "UPDATE series SET first = min(coalesce(first, ?1), ?1), last = max(coalesce(last, ?2), ?2), count = count + ?3,"
-                " traits = traits | ?4, rolled = ?5 WHERE no = ?6",
+                " traits = traits | ?4, rolled = ?5, chunks = chunks + ?6 WHERE no = ?7",
                 [one.update for one in merged],
             ),
             (
@@ -144,6 +156,7 @@ class Compaction:
             ),
             ("UPDATE device SET compacted = ? WHERE no = ?", [(upto, device_no)]),
         ]
+        return statements, upto, samples
 
     def _oldest_kept(self) -> int:
         """Late samples from before this (µs) are not taken in: theirs would be a day whose other samples may be gone, and its roll-up wrong."""
@@ -170,7 +183,7 @@ class Compaction:
         return sorted({device_no for device_no, last, rolled in rows if rollups.target(last, now) > (rolled or 0)})
 
     def _plan_rolls(self, connection: sqlite3.Connection, device_no: int) -> list[Statement]:
-        snapshot = Snapshot(connection, self._catalogue)
+        snapshot = Snapshot(connection, self._catalogue, self._heads)
         now = self._clock.now()
         deletes: list[tuple[Any, ...]] = []
         inserts: list[tuple[Any, ...]] = []
@@ -229,19 +242,26 @@ class Compaction:
 
     # ------------------------------------------------------------------------------------------------------ forgetting
 
-    def forget_head(self, floor: int, stopped: Callable[[], bool]) -> None:
+    def forget_head(self, floor: int, behind: ForgottenHead, stopped: Callable[[], bool]) -> None:
         """Remove compacted head rows up to ``floor``: the live stream cannot be resumed behind it any more."""
-        due = self._readers.call(
-            lambda connection: connection.execute(
-                "SELECT no, min(compacted, ?1) FROM device d"
-                " WHERE EXISTS (SELECT 1 FROM head h WHERE h.device_no = d.no AND h.seq <= min(d.compacted, ?1))",
-                (floor,),
-            ).fetchall()
-        )
-        for device_no, upto in due:
-            more = True
-            while more and not stopped():
-                more = self._writer.run_slice(partial(_forget_rows, device_no=device_no, upto=upto, floor=floor))
+        self._readers.call(self._heads.load)
+        uncompacted = self._heads.up_to(floor)
+        gone = sorted(behind.left - set(uncompacted))
+        for start in range(0, len(gone), _SLICE_DELETES):
+            some = msgspec.json.encode(gone[start : start + _SLICE_DELETES]).decode()
+            self._heads.forgotten(self._writer.run_slice(partial(_forget_rows, "seq IN (SELECT value FROM json_each(?))", (some,), floor)))
+            behind.left.difference_update(gone[start : start + _SLICE_DELETES])
+        if behind.upto == 0:
+            first = self._readers.call(lambda connection: connection.execute("SELECT min(seq) FROM head").fetchone()[0])
+            behind.upto = floor if first is None else min(first - 1, floor)
+        while behind.upto < floor and not stopped():
+            upto = min(behind.upto + _SLICE_DELETES, floor)
+            stay = [seq for seq in uncompacted if behind.upto < seq <= upto]
+            where = "seq > ? AND seq <= ? AND seq NOT IN (SELECT value FROM json_each(?))"
+            values = (behind.upto, upto, msgspec.json.encode(stay).decode())
+            self._heads.forgotten(self._writer.run_slice(partial(_forget_rows, where, values, floor)))
+            behind.left.update(stay)
+            behind.upto = upto
 
     def forget(self, stopped: Callable[[], bool]) -> None:
         """Apply the retention of every kind, and remove documents that have expired."""
@@ -303,15 +323,9 @@ def _meta(connection: sqlite3.Connection, key: str) -> Any:
     return 0 if row is None else row[0]
 
 
-def _forget_rows(connection: sqlite3.Connection, device_no: int, upto: int, floor: int) -> bool:
+def _forget_rows(where: str, values: tuple[int | str, ...], floor: int, connection: sqlite3.Connection) -> int:
     connection.execute("UPDATE meta SET value = max(value, ?) WHERE key IN ('floor', 'seq')", (floor,))
-    return (
-        connection.execute(
-            "DELETE FROM head WHERE seq IN (SELECT seq FROM head WHERE device_no = ? AND seq <= ? ORDER BY seq LIMIT ?)",
-            (device_no, upto, _SLICE_DELETES),
-        ).rowcount
-        == _SLICE_DELETES
-    )
+    return connection.execute(f"DELETE FROM head WHERE {where}", values).rowcount  # noqa: S608 - our own words
 
 
 def _forget_documents(connection: sqlite3.Connection, now: int) -> bool:
@@ -325,14 +339,15 @@ def _forget_chunks(connection: sqlite3.Connection, numbers: Sequence[int], cutof
     for number in numbers:
         where = "series_no = ? AND t_min < ? AND t_max < min(?, (SELECT rolled FROM series WHERE no = ?))"
         values = (number, cutoff, cutoff, number)
-        gone = connection.execute(f"SELECT coalesce(sum(count), 0) FROM chunk WHERE {where}", values).fetchone()[0]  # noqa: S608 - our own words
+        statement = f"SELECT count(*), sum(count) FROM chunk WHERE {where}"  # noqa: S608 - our own words
+        gone, samples = connection.execute(statement, values).fetchone()
         if not gone:
             continue
         connection.execute(f"DELETE FROM chunk WHERE {where}", values)  # noqa: S608 - our own words
         connection.execute(
-            "UPDATE series SET count = count - ?1, first = (SELECT min(t_min) FROM chunk WHERE series_no = ?2),"
-            " last = (SELECT max(t_max) FROM chunk WHERE series_no = ?2) WHERE no = ?2",
-            (gone, number),
+            "UPDATE series SET count = count - ?1, chunks = chunks - ?2, first = (SELECT min(t_min) FROM chunk WHERE series_no = ?3),"
+            " last = (SELECT max(t_max) FROM chunk WHERE series_no = ?3) WHERE no = ?3",
+            (samples, gone, number),
         )
 
 
@@ -390,5 +405,5 @@ def _merge_series(snapshot: Snapshot, row: SeriesRow, new: Columns) -> _Merged:
         if before is not None:
             touched = before
         rolled = min(rolled, rollups.floor_day(max(touched - 1, 0)))
-    update = (int(new.times[0]), int(new.times[-1]), added, traits, rolled, row.no)
+    update = (int(new.times[0]), int(new.times[-1]), added, traits, rolled, len(inserts) - len(deletes), row.no)
     return _Merged(deletes, inserts, update)

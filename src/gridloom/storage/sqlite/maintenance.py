@@ -7,14 +7,19 @@ import sqlite3
 import threading
 from collections import deque
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gridloom.core.clock import Clock
 from gridloom.core.errors import StorageError
 from gridloom.storage.settings import StorageSettings
 from gridloom.storage.sqlite import files
 from gridloom.storage.sqlite.catalogue import Catalogue
+from gridloom.storage.sqlite.heads import Heads
 from gridloom.storage.sqlite.readers import Readers
 from gridloom.storage.sqlite.writer import Writer
+
+if TYPE_CHECKING:
+    from gridloom.storage.sqlite.compaction import ForgottenHead
 
 log = logging.getLogger(__name__)
 
@@ -28,23 +33,25 @@ class Maintenance:
     """Compaction, roll-ups, retention and checkpoints, in the background or on demand (``run_all``), one at a time."""
 
     def __init__(
-        self, path: Path, writer: Writer, readers: Readers, catalogue: Catalogue, clock: Clock, settings: StorageSettings, sequence: int
+        self, path: Path, writer: Writer, readers: Readers, catalogue: Catalogue, heads: Heads, clock: Clock, settings: StorageSettings
     ) -> None:
         self._path = path
         self._writer = writer
         self._readers = readers
         self._catalogue = catalogue
+        self._heads = heads
         self._clock = clock
         self._settings = settings
         self._stop = threading.Event()
         self._one = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._looked = sequence
+        self._looked = sequence = writer.sequence
         self._looked_at = clock.monotonic()
         self._forgot_at = clock.monotonic()
         # (when, sequence number then): tells which rows are older than the live stream can be resumed.
         self._marks: deque[tuple[float, int]] = deque([(clock.monotonic(), sequence)])
         self._connection: sqlite3.Connection | None = None
+        self._forgotten: ForgottenHead | None = None
 
     def start(self) -> None:
         """Begin in the background."""
@@ -109,9 +116,11 @@ class Maintenance:
         self.checkpoint()
 
     def _compact(self, *, everything: bool) -> None:
-        from gridloom.storage.sqlite.compaction import Compaction  # numpy comes with it: not at start
+        from gridloom.storage.sqlite.compaction import Compaction, ForgottenHead  # numpy comes with it: not at start
 
-        compaction = Compaction(self._writer, self._readers, self._catalogue, self._clock, self._settings)
+        if self._forgotten is None:
+            self._forgotten = ForgottenHead()
+        compaction = Compaction(self._writer, self._readers, self._catalogue, self._heads, self._clock, self._settings)
         stopped = self._stop.is_set
         for work, devices in ((compaction.compact_device, compaction.due(everything)), (compaction.roll_device, compaction.unrolled())):
             for device_no in devices:
@@ -122,12 +131,12 @@ class Maintenance:
                 if not everything:
                     # Half of the time at most: the event loop and those who ask want the interpreter too.
                     self._stop.wait((self._clock.monotonic() - begun) / self._clock.speed)
-        compaction.forget_head(self._floor(self._clock.monotonic()), stopped)
+        compaction.forget_head(self._floor(self._clock.monotonic()), self._forgotten, stopped)
 
     def _forget(self) -> None:
         from gridloom.storage.sqlite.compaction import Compaction
 
-        Compaction(self._writer, self._readers, self._catalogue, self._clock, self._settings).forget(self._stop.is_set)
+        Compaction(self._writer, self._readers, self._catalogue, self._heads, self._clock, self._settings).forget(self._stop.is_set)
 
     def checkpoint(self) -> None:
         """Move what the WAL holds into the main file, without making anybody wait; only when it grew too long the writer does it itself."""

@@ -9,14 +9,23 @@ from gridloom.core.ports import SamplePage
 from gridloom.storage import chunks
 from gridloom.storage.chunks import Columns
 from gridloom.storage.sqlite.catalogue import Catalogue
+from gridloom.storage.sqlite.heads import Heads
 from gridloom.storage.sqlite.reading import SeriesRow, Snapshot
 
 
 def page(
-    connection: sqlite3.Connection, catalogue: Catalogue, number: int, begin: int, end: int, limit: int, cursor: str | None, descending: bool
+    connection: sqlite3.Connection,
+    catalogue: Catalogue,
+    heads: Heads,
+    number: int,
+    begin: int,
+    end: int,
+    limit: int,
+    cursor: str | None,
+    descending: bool,
 ) -> SamplePage:
     """See ``ports.Samples.read``. A cursor is ``time.source`` of the last sample given. Raises NotFound, InvalidInput."""
-    snapshot = Snapshot(connection, catalogue)
+    snapshot = Snapshot(connection, catalogue, heads)
     row = snapshot.series_row(number)
     if row is None:
         raise NotFound(f"series {number}: no such series")

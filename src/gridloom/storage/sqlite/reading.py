@@ -18,39 +18,15 @@ from gridloom.core.ports import Series, SeriesFilter
 from gridloom.storage import chunks, figures, rollups
 from gridloom.storage.chunks import Columns
 from gridloom.storage.sqlite.catalogue import Catalogue
+from gridloom.storage.sqlite.heads import Heads
 
 Array = npt.NDArray[Any]
 
 EVER = 2**62
-_PAGE = 4000
-
-HeadRow = tuple[int, int, int, int, int, bytes]
-"""(seq, shape, time, source, received, body)."""
-
-
-def head_rows(connection: sqlite3.Connection, device_no: int, after: int, limit: int) -> list[HeadRow]:
-    """The head rows of a device behind a sequence number, in order.
-
-    They come as one text: sqlite3 gives the interpreter up for every row it fetches, and getting it back beside a busy event loop costs more than
-    packing and unpacking them.
-    """
-    text = connection.execute(
-        "SELECT group_concat(seq || ',' || shape_no || ',' || time || ',' || source || ',' || received || ',' || hex(body), ';')"
-        " FROM (SELECT * FROM head WHERE device_no = ? AND seq > ? ORDER BY seq LIMIT ?)",
-        (device_no, after, limit),
-    ).fetchone()[0]
-    if text is None:
-        return []
-    rows = []
-    for row in text.split(";"):
-        seq, shape_no, time, source, received, body = row.split(",")
-        rows.append((int(seq), int(shape_no), int(time), int(source), int(received), bytes.fromhex(body)))
-    rows.sort()
-    return rows
 
 
 def chunk_bodies(connection: sqlite3.Connection, series_no: int, begin: int, end: int) -> list[bytes]:
-    """The chunks of a series that overlap ``[begin, end)``, in ascending time; as one text for the same reason."""
+    """The chunks of a series that overlap ``[begin, end)``, in ascending time; as one text, for the same reason as ``heads``."""
     text = connection.execute(
         "SELECT group_concat(hex(body), ',') FROM (SELECT body FROM chunk WHERE series_no = ?1 AND t_min < ?3 AND t_max >= ?2 AND t_min >="
         " coalesce((SELECT max(t_min) FROM chunk WHERE series_no = ?1 AND t_min <= ?2), ?2) ORDER BY t_min)",
@@ -85,8 +61,9 @@ class _Rows(msgspec.Struct):
 class Snapshot:
     """The store as one read transaction sees it."""
 
-    def __init__(self, connection: sqlite3.Connection, catalogue: Catalogue) -> None:
+    def __init__(self, connection: sqlite3.Connection, catalogue: Catalogue, heads: Heads) -> None:
         self.connection = connection
+        self._uncompacted = heads
         self._catalogue = catalogue
         self._heads: dict[int, list[_Rows]] = {}
         self._head_columns: dict[int, Columns] = {}
@@ -162,16 +139,12 @@ class Snapshot:
         found = self._heads.get(device_no)
         if found is None:
             shapes: dict[int, _Rows] = {}
-            more = True
-            while more:
-                page = head_rows(self.connection, device_no, compacted, _PAGE)
-                more = len(page) == _PAGE
-                for compacted, shape_no, time, source, received, body in page:
-                    rows = shapes.get(shape_no)
-                    if rows is None:
-                        rows = shapes[shape_no] = _Rows(self._catalogue.types(self.connection, shape_no) or (), [], [])
-                    rows.seqs.append(compacted)
-                    rows.rows.append((time, source, received, body))
+            for seq, shape_no, time, source, received, body in self._uncompacted.read(self.connection, device_no, compacted):
+                rows = shapes.get(shape_no)
+                if rows is None:
+                    rows = shapes[shape_no] = _Rows(self._catalogue.types(self.connection, shape_no) or (), [], [])
+                rows.seqs.append(seq)
+                rows.rows.append((time, source, received, body))
             found = self._heads[device_no] = list(shapes.values())
         return found
 

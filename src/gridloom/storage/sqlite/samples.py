@@ -11,6 +11,7 @@ from gridloom.core.ports import AggregateQuery, AggregateRow, LatestValue, Sampl
 from gridloom.storage import head
 from gridloom.storage.sqlite.catalogue import Catalogue, Newest, moment
 from gridloom.storage.sqlite.cursors import Cursors
+from gridloom.storage.sqlite.heads import Heads
 from gridloom.storage.sqlite.readers import Readers
 from gridloom.storage.sqlite.writer import Writer
 
@@ -21,10 +22,11 @@ _FEW_DEVICES = 16
 class SqliteSamples:
     """Readings of devices."""
 
-    def __init__(self, writer: Writer, readers: Readers, catalogue: Catalogue, cursors: Cursors, zone: str) -> None:
+    def __init__(self, writer: Writer, readers: Readers, catalogue: Catalogue, heads: Heads, cursors: Cursors, zone: str) -> None:
         self._writer = writer
         self._readers = readers
         self._catalogue = catalogue
+        self._heads = heads
         self._cursors = cursors
         self._zone = zone
 
@@ -38,7 +40,7 @@ class SqliteSamples:
 
     async def series(self, filter: SeriesFilter) -> Sequence[Series]:
         """See ``ports.Samples.series``."""
-        return await self._readers.run(_series, self._catalogue, filter)
+        return await self._readers.run(_series, self._catalogue, self._heads, filter)
 
     async def read(
         self, series: int, begin: int, end: int, *, limit: int = 10_000, cursor: str | None = None, descending: bool = False
@@ -46,23 +48,23 @@ class SqliteSamples:
         """See ``ports.Samples.read``. Raises NotFound for an unknown series, InvalidInput for a limit below 1 or a cursor that is none."""
         if limit < 1:
             raise InvalidInput(f"$.limit: expected at least 1, got {limit}", (FieldFault("$.limit", f"expected at least 1, got {limit}"),))
-        return await self._readers.run(_read, self._catalogue, series, begin, end, limit, cursor, descending)
+        return await self._readers.run(_read, self._catalogue, self._heads, series, begin, end, limit, cursor, descending)
 
     async def aggregate(self, query: AggregateQuery) -> Sequence[AggregateRow]:
         """See ``ports.Samples.aggregate``; a series without an answer has no row. Raises InvalidInput for a wrong zone or interval."""
-        return await self._readers.run(_aggregate, self._catalogue, query, self._zone)
+        return await self._readers.run(_aggregate, self._catalogue, self._heads, query, self._zone)
 
     async def latest(self, filter: SeriesFilter) -> Sequence[LatestValue]:
         """See ``ports.Samples.latest``. From memory; what earlier runs left is read from disk the first time it is asked for."""
         wanted = filter.devices
         catalogue = self._catalogue
         if wanted is None or len(wanted) > _FEW_DEVICES:
-            return await self._readers.run(_all_latest, catalogue, filter)
+            return await self._readers.run(_all_latest, catalogue, self._heads, filter)
         rows: list[tuple[str, list[tuple[int, Newest]]]] = []
         for device in sorted(set(wanted)):
             loaded, newest = catalogue.newest_rows(device)
             if not loaded:
-                await self._readers.run(_load_newest, catalogue, device)
+                await self._readers.run(_load_newest, catalogue, self._heads, device)
                 _, newest = catalogue.newest_rows(device)
             rows.append((device, newest))
         if any(catalogue.types(None, shape_no) is None for _, newest in rows for shape_no, _ in newest):
@@ -83,28 +85,36 @@ class SqliteSamples:
             yield self._cursors.text(seq), reading
 
 
-def _series(connection: sqlite3.Connection, catalogue: Catalogue, filter: SeriesFilter) -> list[Series]:
+def _series(connection: sqlite3.Connection, catalogue: Catalogue, heads: Heads, filter: SeriesFilter) -> list[Series]:
     from gridloom.storage.sqlite.reading import Snapshot
 
-    snapshot = Snapshot(connection, catalogue)
+    snapshot = Snapshot(connection, catalogue, heads)
     return [series for series in map(snapshot.series, snapshot.series_rows(filter)) if series.count]
 
 
 def _read(
-    connection: sqlite3.Connection, catalogue: Catalogue, number: int, begin: int, end: int, limit: int, cursor: str | None, descending: bool
+    connection: sqlite3.Connection,
+    catalogue: Catalogue,
+    heads: Heads,
+    number: int,
+    begin: int,
+    end: int,
+    limit: int,
+    cursor: str | None,
+    descending: bool,
 ) -> SamplePage:
     from gridloom.storage.sqlite.paging import page
 
-    return page(connection, catalogue, number, begin, end, limit, cursor, descending)
+    return page(connection, catalogue, heads, number, begin, end, limit, cursor, descending)
 
 
-def _aggregate(connection: sqlite3.Connection, catalogue: Catalogue, query: AggregateQuery, zone: str) -> list[AggregateRow]:
+def _aggregate(connection: sqlite3.Connection, catalogue: Catalogue, heads: Heads, query: AggregateQuery, zone: str) -> list[AggregateRow]:
     from gridloom.storage.sqlite.aggregation import aggregate
 
-    return aggregate(connection, catalogue, query, zone)
+    return aggregate(connection, catalogue, heads, query, zone)
 
 
-def _load_newest(connection: sqlite3.Connection, catalogue: Catalogue, device: str) -> None:
+def _load_newest(connection: sqlite3.Connection, catalogue: Catalogue, heads: Heads, device: str) -> None:
     """Put the newest row of each shape of a device into memory: those left by compaction, and the uncompacted ones."""
     row = connection.execute("SELECT no, compacted FROM device WHERE id = ?", (device,)).fetchone()
     if row is None:
@@ -113,22 +123,20 @@ def _load_newest(connection: sqlite3.Connection, catalogue: Catalogue, device: s
     newest: dict[int, Newest] = {}
     for shape_no, *rest in connection.execute("SELECT shape_no, time, source, received, body FROM latest WHERE device_no = ?", (no,)):
         newest[shape_no] = (rest[0], rest[1], rest[2], rest[3])
-    for shape_no, *rest in connection.execute(
-        "SELECT shape_no, time, source, received, body FROM head WHERE device_no = ? AND seq > ? ORDER BY seq", (no, compacted)
-    ):
-        one: Newest = (rest[0], rest[1], rest[2], rest[3])
+    for _, shape_no, time, source, received, body in heads.read(connection, no, compacted):
+        one: Newest = (time, source, received, body)
         old = newest.get(shape_no)
         if old is None or moment(one) >= moment(old):
             newest[shape_no] = one
     catalogue.merge_newest(device, newest)
 
 
-def _all_latest(connection: sqlite3.Connection, catalogue: Catalogue, filter: SeriesFilter) -> list[LatestValue]:
+def _all_latest(connection: sqlite3.Connection, catalogue: Catalogue, heads: Heads, filter: SeriesFilter) -> list[LatestValue]:
     """The same for many devices, in a reader's thread."""
     if not catalogue.everything:
         for (device,) in connection.execute("SELECT id FROM device").fetchall():
             if not catalogue.newest_rows(device)[0]:
-                _load_newest(connection, catalogue, device)
+                _load_newest(connection, catalogue, heads, device)
         catalogue.everything = True
     values: list[LatestValue] = []
     for device in catalogue.devices() if filter.devices is None else sorted(set(filter.devices)):

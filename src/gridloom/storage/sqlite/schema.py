@@ -21,7 +21,8 @@ CREATE TABLE device (no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, compacted 
 CREATE TABLE shape (no INTEGER PRIMARY KEY, types BLOB NOT NULL UNIQUE);
 CREATE TABLE series (
     no INTEGER PRIMARY KEY, device_no INTEGER NOT NULL, measurand TEXT NOT NULL, unit TEXT NOT NULL, phase TEXT, tariff TEXT, location TEXT,
-    first INTEGER, last INTEGER, count INTEGER NOT NULL DEFAULT 0, traits INTEGER NOT NULL DEFAULT 0
+    first INTEGER, last INTEGER, count INTEGER NOT NULL DEFAULT 0, traits INTEGER NOT NULL DEFAULT 0,
+    chunks INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX series_device ON series (device_no);
 CREATE INDEX series_measurand ON series (measurand);
@@ -30,7 +31,6 @@ CREATE TABLE head (
     seq INTEGER PRIMARY KEY, device_no INTEGER NOT NULL, shape_no INTEGER NOT NULL,
     time INTEGER NOT NULL, source INTEGER NOT NULL, received INTEGER NOT NULL, body BLOB NOT NULL
 );
-CREATE INDEX head_device ON head (device_no);
 CREATE TABLE latest (
     device_no INTEGER NOT NULL, shape_no INTEGER NOT NULL, time INTEGER NOT NULL, source INTEGER NOT NULL, received INTEGER NOT NULL,
     body BLOB NOT NULL, PRIMARY KEY (device_no, shape_no)

@@ -16,6 +16,7 @@ from gridloom.storage.sqlite import files, schema
 from gridloom.storage.sqlite.catalogue import Catalogue
 from gridloom.storage.sqlite.cursors import Cursors
 from gridloom.storage.sqlite.documents import SqliteDocuments
+from gridloom.storage.sqlite.heads import Heads
 from gridloom.storage.sqlite.journal import SqliteJournal
 from gridloom.storage.sqlite.maintenance import Maintenance
 from gridloom.storage.sqlite.readers import Readers
@@ -47,22 +48,23 @@ class SqliteStore:
             raise StorageError(f"{self.path}: is open already")
         store, sequence = await asyncio.to_thread(self._prepare)
         self._catalogue = Catalogue()
+        self._heads = Heads(sequence, self._catalogue)
         self._cursors = Cursors(store)
         self._readers = Readers(self.path, self._settings.readers)
         try:
-            self._writer = Writer(self.path, self._clock, self._settings, self._catalogue)
+            self._writer = Writer(self.path, self._clock, self._settings, self._catalogue, self._heads)
             self._writer.sequence = sequence
             self._writer.told_space = self._told
             await asyncio.to_thread(self._load)
             await self._writer.start()
-            self._maintenance = Maintenance(self.path, self._writer, self._readers, self._catalogue, self._clock, self._settings, sequence)
+            self._maintenance = Maintenance(self.path, self._writer, self._readers, self._catalogue, self._heads, self._clock, self._settings)
             if self._settings.background:
                 self._maintenance.start()
         except BaseException:
             await self._readers.close()
             self._lock.release(clean=False)
             raise
-        self.samples = SqliteSamples(self._writer, self._readers, self._catalogue, self._cursors, self._settings.zone)
+        self.samples = SqliteSamples(self._writer, self._readers, self._catalogue, self._heads, self._cursors, self._settings.zone)
         self.journal = SqliteJournal(self._readers, self._cursors)
         self.documents = SqliteDocuments(self._readers)
         self._open = True
@@ -171,15 +173,11 @@ class SqliteStore:
         return await self._readers.run(self._stats)
 
     def _stats(self, connection: sqlite3.Connection) -> StoreStats:
-        samples, series = connection.execute("SELECT coalesce(sum(count), 0), count(*) FROM series").fetchone()
-        rows = connection.execute("SELECT count(*) FROM head").fetchone()[0]
-        for shape_no, count in connection.execute(
-            "SELECT h.shape_no, count(*) FROM device d JOIN head h ON h.device_no = d.no AND h.seq > d.compacted GROUP BY h.shape_no"
-        ).fetchall():
-            samples += count * len(self._catalogue.types(connection, shape_no) or ())
-        chunks = connection.execute("SELECT count(*) FROM chunk").fetchone()[0]
+        self._heads.load(connection)
+        rows, _, waiting = self._heads.sizes()
+        samples, chunks, series = connection.execute("SELECT coalesce(sum(count), 0), coalesce(sum(chunks), 0), count(*) FROM series").fetchone()
         size = sum(one.stat().st_size for one in (self.path, *files.beside(self.path)) if one.exists())
-        return StoreStats(samples, series, rows, chunks, size, self._writer.full, self._quarantined)
+        return StoreStats(samples + waiting, series, rows, chunks, size, self._writer.full, self._quarantined)
 
     def watch_space(self, told: Callable[[bool], None]) -> None:
         """See ``ports.Store.watch_space``. ``told`` is called on the event loop; may be given before ``open``."""

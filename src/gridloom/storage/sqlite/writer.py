@@ -30,6 +30,7 @@ from gridloom.storage import head
 from gridloom.storage.settings import StorageSettings
 from gridloom.storage.sqlite import files
 from gridloom.storage.sqlite.catalogue import Catalogue, Kept, moment
+from gridloom.storage.sqlite.heads import Heads
 
 log = logging.getLogger(__name__)
 
@@ -55,11 +56,12 @@ class Waiting(msgspec.Struct):
 class Writer:
     """Owns the writing connection. ``submit_*`` are called on the event loop's thread, ``run_slice`` on a maintenance thread."""
 
-    def __init__(self, path: Path, clock: Clock, settings: StorageSettings, catalogue: Catalogue) -> None:
+    def __init__(self, path: Path, clock: Clock, settings: StorageSettings, catalogue: Catalogue, heads: Heads) -> None:
         self._path = path
         self._clock = clock
         self._settings = settings
         self._catalogue = catalogue
+        self._heads = heads
         self._loop = asyncio.get_running_loop()
         self._commits: deque[Waiting] = deque()
         self._samples: deque[Waiting] = deque()
@@ -78,7 +80,6 @@ class Writer:
         self.corrupt = False
         self.sequence = 0
         self.told_space: list[Callable[[bool], None]] = []
-        self.groups = 0
 
     # ------------------------------------------------------------------------------------------- the event loop's side
 
@@ -305,6 +306,7 @@ class Writer:
         size = sum([waiting.size for waiting in taken])
         catalogue = self._catalogue
         sequence = self.sequence
+        samples = 0
         values: list[Any] = []
         kept: list[Kept] = []
         try:
@@ -313,17 +315,20 @@ class Writer:
             for waiting in taken:
                 begun = sequence
                 mark = len(kept)
+                samples_before = samples
                 try:
                     for reading in waiting.work:
                         body = head.encode(reading)
                         native = None if reading.native is None else msgspec.msgpack.encode(reading.native)
                         device, shape_no = catalogue.place(connection, reading)
                         sequence += 1
+                        samples += len(reading.readings)
                         source = 0 if reading.source is _DEVICE else 1
                         values += (sequence, device.no, shape_no, reading.time, source, reading.received, body)
                         kept.append((device, shape_no, (reading.time, source, reading.received, body), native))
                 except _NOT_KEEPABLE as error:  # one caller's bad value is that caller's alone
                     sequence = begun
+                    samples = samples_before
                     del kept[mark:]
                     del values[7 * mark :]
                     done.append((waiting.future, error if isinstance(error, GridloomError) else _unkeepable(error)))
@@ -342,8 +347,8 @@ class Writer:
             failure = error if isinstance(error, StorageFull) else self._trouble(error)
             self._tell([(waiting.future, failure) for waiting in taken], count, size)
             return
+        self._heads.add(self.sequence + 1, kept, samples)
         self.sequence = sequence
-        self.groups += 1
         catalogue.remember(kept)
         self._tell(done, count, size)
 
@@ -393,7 +398,6 @@ class Writer:
             self._tell([(waiting.future, failure) for waiting in taken], 0, 0)
             return
         self.sequence = sequence
-        self.groups += 1
         self._set_full(False)
         self._tell(done, 0, 0)
 
