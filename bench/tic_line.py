@@ -24,7 +24,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import termios
 import time
+import tty
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,27 +94,27 @@ async def hub(link: str, folder: str) -> None:
 
 
 async def floor(link: str, folder: str) -> None:
-    """Reads the pty, commits a row for each ETX."""
-    from gridloom.links import serial
-
+    """Reads the pty as barely as this loop can, commits a row for each ETX."""
     database = sqlite3.connect(Path(folder, "floor.db"), isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")
     database.execute("CREATE TABLE frame (id INTEGER PRIMARY KEY, body BLOB)")
-    stream = await serial.open(link, baudrate=9600, bytesize=7, parity="E")
+    descriptor = os.open(link, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    tty.setraw(descriptor)
+    settings = termios.tcgetattr(descriptor)
+    settings[4] = settings[5] = termios.B9600
+    termios.tcsetattr(descriptor, termios.TCSANOW, settings)
+    held = bytearray()
 
-    async def read() -> None:
-        held = bytearray()
-        while True:
-            held += await stream.read()
-            while (end := held.find(b"\x03")) >= 0:
-                database.execute("INSERT INTO frame (body) VALUES (?)", (bytes(held[: end + 1]),))
-                del held[: end + 1]
+    def read() -> None:
+        held.extend(os.read(descriptor, 4096))
+        while (end := held.find(b"\x03")) >= 0:
+            database.execute("INSERT INTO frame (body) VALUES (?)", (bytes(held[: end + 1]),))
+            del held[: end + 1]
 
-    reading = asyncio.create_task(read())
+    asyncio.get_running_loop().add_reader(descriptor, read)
     await answer(where="")
-    reading.cancel()
-    await stream.close()
+    os.close(descriptor)
 
 
 async def answer(**first: Any) -> None:

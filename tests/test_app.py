@@ -123,6 +123,7 @@ def test_a_busy_port_names_the_key_to_change(hubs: Hubs) -> None:
     assert code == 2
     (line,) = said.strip().splitlines()
     assert "[http] listen" in line and where in line and "another program listens there" in line
+    assert line.endswith("(http.listen from gridloom.toml:2)")
     assert not (hub.data / "endpoints.json").exists()
     assert not (hub.data / "gridloom.db.lock").exists(), "the store was closed in order"
 
@@ -259,6 +260,16 @@ def test_a_damaged_store_is_set_aside_told_and_the_hub_runs(hubs: Hubs) -> None:
     assert "gridloom restore --from BACKUP" in events["storage.quarantined"]["message"]
     assert list(hub.data.glob("gridloom.db.quarantine-*"))
     assert hub.request("GET", "/api/v1/me")[0] == 200, "the new store has an admin, and admin.token is its token"
+    # It stays an alarm over later starts, raised once, until somebody says that it was seen.
+    assert hub.stop() == 0
+    hub.start().ready()
+    (alarm,) = hub.get("/api/v1/alarms")["items"]
+    assert (alarm["kind"], alarm["severity"], alarm["state"], alarm.get("count", 1)) == ("storage.quarantined", "critical", "raised", 1)
+    ready = hub.get("/readyz")
+    assert ready["ready"] is True, "the hub does its work"
+    assert "gridloom restore --from BACKUP" in ready["reasons"][0]["reason"]
+    assert hub.request("POST", f"/api/v1/alarms/{alarm['id']}/acknowledge", {"note": "no backup"})[0] in (200, 204)
+    assert hub.get("/readyz")["reasons"] == []
     assert hub.stop() == 0
 
 

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import msgspec
 import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
 
 from gridloom import config
 from gridloom.core.errors import ConfigurationError
@@ -253,6 +255,54 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "[field]\ngateway_key = ''\n")
     assert fault == "gridloom.toml:2: field.gateway_key: the value: an empty secret; allowed: text (kept secret)"
     assert "31337" not in "".join(faults(tmp_path, "[field]\ngateway_key = 31337\n"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["admin.token", "ADMIN.TOKEN", "hub.lock", "hub", "x.lock", "endpoints.json", "simulated", "a.new", "gridloom.db-wal", "g-shm", "g.quarantine-1"],
+)
+def test_a_store_cannot_have_the_name_of_another_file_of_the_hub(tmp_path: Path, name: str) -> None:
+    (found,) = faults(tmp_path, f'[storage]\nurl = "sqlite:{name}"\n')
+    assert found.startswith(f'gridloom.toml:2: storage.url: "sqlite:{name}": {name} is a name that the hub itself uses in data_dir')
+    assert load(tmp_path, '[storage]\nurl = "sqlite:hub.db"\n').storage.url.name == "hub.db"
+
+
+def test_kinds_of_a_webhook_are_kinds_of_events(tmp_path: Path) -> None:
+    table = '[[alarms.webhook]]\nname = "a"\nurl = "http://h"\nkinds = '
+    assert load(tmp_path, f'{table}["overload", "fault.*"]\n').alarms.webhook[0].kinds == ("overload", "fault.*")
+    found = faults(tmp_path, f'{table}["overlaod",\n "fault.*", "falt.*"]\n[[alarms.webhook]]\nname = "b"\nurl = "http://h"\nkinds = ["*"]\n')
+    assert len(found) == 3
+    assert "alarms.webhook[0].kinds[0]: 'overlaod' is no kind of event (did you mean \"overload\"?)" in found[0]
+    assert found[0].startswith("gridloom.toml:4: ")
+    assert "alarms.webhook[0].kinds[2]: 'falt.*' is no kind of event" in found[1]
+    assert "alarms.webhook[1].kinds[0]: '*' is no kind of event" in found[2]
+
+
+def test_a_certificate_and_its_key_are_loaded(tmp_path: Path) -> None:
+    certificate, key, other, none = (tmp_path / name for name in ("chain.pem", "key.pem", "other.pem", "none.pem"))
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(str(certificate))
+    issued.private_key_pem.write_to_path(str(key))
+    authority.issue_cert("localhost").private_key_pem.write_to_path(str(other))
+    none.write_text("nothing of the kind")
+
+    def http(certificate: Path, key: Path) -> str:
+        return f'[http]\ntls_certificate_file = "{certificate}"\ntls_key_file = "{key}"\n'
+
+    assert load(tmp_path, http(certificate, key)).http.tls_key_file == str(key)
+    assert faults(tmp_path, http(certificate, other)) == [
+        "gridloom.toml:3: http.tls_key_file: other.pem is not the key of the certificate in chain.pem"
+    ]
+    (found,) = faults(tmp_path, http(none, key))
+    assert found.startswith("gridloom.toml:2: http.tls_certificate_file: expected a certificate chain and its key (tls_key_file), both PEM")
+    locked = tmp_path / "locked.pem"
+    private = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
+    locked.write_bytes(
+        private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"hunter2"))
+    )
+    (found,) = faults(tmp_path, http(certificate, locked))
+    assert "the key without a password" in found, "nobody is asked for it on the terminal"
 
 
 def test_rules_over_several_keys_name_the_table(tmp_path: Path) -> None:

@@ -26,19 +26,21 @@ import msgspec
 from gridloom import __version__, config, integrations
 from gridloom.bus.memory import MemoryBus
 from gridloom.config import Configuration
-from gridloom.core.accounts import Accounts
+from gridloom.core.accounts import ADMIN_ACCOUNT, Accounts
 from gridloom.core.clock import Clock
 from gridloom.core.documents import Space
 from gridloom.core.errors import ConfigurationError, GridloomError
 from gridloom.core.events import new_event
 from gridloom.core.hub import Health, Hub, Parts
 from gridloom.core.metrics import Metrics
+from gridloom.core.model import Role
+from gridloom.core.ports import Delete, Put
 from gridloom.core.settings import Address
 from gridloom.core.subjects import HUB
 from gridloom.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from gridloom.core.ports import Store, World
+    from gridloom.core.ports import Store, World, Write
     from gridloom.core.webhook import WebhookTarget
     from gridloom.storage.settings import StorageSettings
     from gridloom.web.metrics import Reason
@@ -49,6 +51,8 @@ log = logging.getLogger(__name__)
 ENDPOINTS = "endpoints.json"
 LOCK = "hub.lock"
 TOKEN = "admin.token"  # noqa: S105  # a file's name
+SPACE, RESTORED = "app", ("restore", "last")
+"""The document by which ``gridloom restore`` tells the next start of the hub what it did."""
 LAG_SECONDS = 0.25
 """How often the event loop's lag is measured."""
 
@@ -295,15 +299,19 @@ class _Web:
 
     name = "http"
 
-    def __init__(self, server: HttpServer, told: Callable[[str], None]) -> None:
+    def __init__(self, server: HttpServer, origin: str, told: Callable[[str], None]) -> None:
         self._server = server
+        self._origin = origin
         self._told = told
         self._listens = False
         self._ended = asyncio.Event()
 
     async def start(self) -> Mapping[str, str]:
         """Listen. Raises ConfigurationError naming ``[http] listen`` when the port is busy."""
-        address = await self._server.start()
+        try:
+            address = await self._server.start()
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{error} ({self._origin})") from error
         self._listens = True
         self._told(address)
         return {"http": address}
@@ -498,7 +506,8 @@ class App:
         def told(address: str) -> None:
             self._url = f"{'http' if certificate is None else 'https'}://{address}"
 
-        return _Web(server, told)
+        origin = self.configuration.origins.get("http.listen")
+        return _Web(server, "http.listen is the default" if origin is None else f"http.listen from {origin}", told)
 
     async def _begin_core(self, store: Store, crashed: bool) -> None:
         await self.intake.start()
@@ -512,18 +521,21 @@ class App:
     async def _say_how_it_was(self, store: Store, crashed: bool) -> None:
         """Events about this start and the last end."""
         quarantined = (await store.stats()).quarantined
-        if quarantined is not None:
+        if quarantined is not None and self.alarms.raised(HUB, "storage.quarantined") is None:
             remedy = "to go back to a backup stop the hub and run: gridloom restore --from BACKUP"
             await self._tell("storage.quarantined", f"the store was damaged; it is kept as {quarantined}; {remedy}")
+        restored = await store.documents.get(SPACE, *RESTORED)
+        if restored is not None:
+            await self._tell("storage.restored", f"from {json.loads(restored.body)['from']}", [Delete(SPACE, *RESTORED)])
         if crashed:
             await self._tell("hub.crashed", "the hub had not stopped in order the last time")
         await self._tell("hub.started", f"version {__version__}")
         self._stopping.push_async_callback(self._tell, "hub.stopped", "in order")
 
-    async def _tell(self, kind: str, message: str) -> None:
-        """An event about the hub itself. A full disk is no reason not to run."""
+    async def _tell(self, kind: str, message: str, writes: Sequence[Write] = ()) -> None:
+        """An event about the hub itself, in one commit with ``writes``. A full disk is no reason not to run."""
         try:
-            await self.intake.event(new_event(kind, HUB, self.clock, message=message))
+            await self.intake.events([new_event(kind, HUB, self.clock, message=message)], writes)
         except GridloomError as error:
             log.error("an event about the hub could not be kept", extra={"kind": kind, "event_message": message, "reason": str(error)})
 
@@ -537,6 +549,9 @@ class App:
         reasons += [Reason(name, health.reason, health.required) for name, health in self.supervisor.health().items() if not health.ok]
         if self.alarms.raised(HUB, "storage.full") is not None:
             reasons.append(Reason("store", "the disk is full: readings are not stored until there is space", required=False))
+        quarantined = self.alarms.raised(HUB, "storage.quarantined")
+        if quarantined is not None and quarantined.acknowledged is None:
+            reasons.append(Reason("store", quarantined.message, required=False))
         return reasons
 
     def _endpoints_changed(self) -> None:
@@ -586,44 +601,79 @@ def storage_settings(configuration: Configuration) -> StorageSettings:
     )
 
 
+class Restored(msgspec.Struct, frozen=True):
+    """What a restore did: where the store went that was there, and the file of the admin token when a new one had to be made."""
+
+    aside: Path | None
+    token: Path | None
+
+
 @contextlib.asynccontextmanager
-async def offline(configuration: Configuration) -> AsyncIterator[Accounts]:
-    """The accounts, directly on the store, while no hub runs on it. Raises ConfigurationError when one does."""
+async def _store_offline(configuration: Configuration) -> AsyncIterator[tuple[Store, Accounts]]:
+    """The store and its accounts, without a hub. Setting a damaged store aside is for the hub, not for somebody who only looks."""
     from gridloom.storage.sqlite.store import SqliteStore
 
+    clock = Clock()
+    settings = msgspec.structs.replace(storage_settings(configuration), background=False, quarantine=False)
+    store = SqliteStore(store_path(configuration), clock, settings)
+    await store.open()
+    try:
+        accounts = Accounts(store=store, clock=clock)
+        await accounts.load()
+        yield store, accounts
+    finally:
+        await store.close()
+
+
+@contextlib.asynccontextmanager
+async def offline(configuration: Configuration) -> AsyncIterator[Accounts]:
+    """The accounts, directly on the store, while no hub runs on it. Raises ConfigurationError when one does, StorageCorrupt, StorageError."""
     with locked(data_dir(configuration)):
-        clock = Clock()
-        store = SqliteStore(store_path(configuration), clock, msgspec.structs.replace(storage_settings(configuration), background=False))
-        await store.open()
-        try:
-            accounts = Accounts(store=store, clock=clock)
-            await accounts.load()
+        async with _store_offline(configuration) as (_, accounts):
             secret = await accounts.bootstrap()
             if secret is not None:  # the first start of all: what the hub would have written
                 _write_atomically(data_dir(configuration) / TOKEN, secret + "\n", 0o600)
             yield accounts
-        finally:
-            await store.close()
 
 
 def back_up(configuration: Configuration, target: Path) -> None:
-    """A consistent copy of the store, also while a hub runs on it. Raises StorageError."""
+    """A consistent copy of the store, also while a hub runs on it. Raises StorageError, StorageCorrupt when the store is damaged."""
     from gridloom.core.errors import StorageError
     from gridloom.storage.sqlite import files
 
     path = store_path(configuration)
     if not path.exists():
         raise StorageError(f"{path}: there is no store yet")
-    with contextlib.closing(files.connect(path)) as source:
-        files.backup(source, target)
+    files.backup_file(path, target)
 
 
-def restore(configuration: Configuration, source: Path) -> Path | None:
-    """Put a backup in the place of the store; returns where the old one went. Raises ConfigurationError while a hub runs, StorageError."""
+def restore(configuration: Configuration, source: Path) -> Restored:
+    """Put a backup in the place of the store. Raises ConfigurationError while a hub runs, StorageError.
+
+    A restored store knows only the tokens of its own time. When the one in admin.token is none of them (its store was damaged, and the hub had
+    begun a new one), a new one is made: else nobody could get in. Whoever may restore may read the store anyway.
+    """
     from gridloom.storage.sqlite import files
 
     with locked(data_dir(configuration)):
-        return files.restore(source, store_path(configuration), Clock())
+        aside = files.restore(source, store_path(configuration), Clock())
+        return Restored(aside, asyncio.run(_settle(configuration, source)))
+
+
+async def _settle(configuration: Configuration, source: Path) -> Path | None:
+    """Leave word for the next start, and see that the admin token opens the restored store; returns its file when a new one was made."""
+    file = data_dir(configuration) / TOKEN
+    async with _store_offline(configuration) as (store, accounts):
+        await store.commit([Put(SPACE, *RESTORED, json.dumps({"from": str(source)}).encode())])
+        try:
+            known = file.read_text().strip()
+        except (OSError, ValueError):
+            known = ""
+        if accounts.authenticate_token(known) is not None:
+            return None
+        _, secret = await accounts.create_token(None, account=ADMIN_ACCOUNT, role=Role.ADMIN, name="restore")
+        _write_atomically(file, secret + "\n", 0o600)
+        return file
 
 
 # -------------------------------------------------------------------------------------------------------------- running it
@@ -640,8 +690,8 @@ def run(configuration: Configuration, *, simulate: bool = False, speed: float = 
         log.warning(warning)
     if simulate:
         configuration = with_simulated(configuration)
-    # The store's writer thread holds the interpreter for long stretches; the loop shall get it back within a millisecond.
-    sys.setswitchinterval(0.001)
+    # The store's writer thread holds the interpreter for long stretches; the loop shall get it back soon (bench/store.py measures 5, 1 and 0.5 ms).
+    sys.setswitchinterval(0.0005)
     with locked(data_dir(configuration)), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(App(configuration, clock=Clock(speed), simulate=simulate), seconds))
 

@@ -21,7 +21,8 @@ import msgspec
 from gridloom import toml_lines
 from gridloom.core import faults
 from gridloom.core import rules as alarm_rules
-from gridloom.core.errors import ConfigurationError, InvalidInput
+from gridloom.core.errors import ConfigurationError, FieldFault, InvalidInput
+from gridloom.core.events import TABLE
 from gridloom.core.model import Severity
 from gridloom.core.settings import (
     Address,
@@ -37,6 +38,7 @@ from gridloom.core.settings import (
     is_secret_name,
     masked,
 )
+from gridloom.core.webhook import kind_matches
 
 PREFIX = "GRIDLOOM__"
 FILE = Path("gridloom.toml")
@@ -44,6 +46,12 @@ FILE = Path("gridloom.toml")
 
 
 # ------------------------------------------------------------------------------------------------------ our own sections
+
+
+RESERVED_NAMES = ("admin.token", "hub.lock", "endpoints.json", "simulated", "hub")
+"""Files in data_dir that are not the store; the lock of a store ``hub`` would be ``hub.lock``."""
+RESERVED_ENDINGS = (".new", "-wal", "-shm", ".lock")
+"""What stands beside a file while it is written or used."""
 
 
 class StorageUrl(Setting):
@@ -58,6 +66,9 @@ class StorageUrl(Setting):
             raise ValueError("PostgreSQL is not yet in this version")
         if scheme != "sqlite" or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
             raise ValueError("not of the form sqlite:NAME with a plain file name")
+        plain = name.lower()  # a disk may not tell upper from lower case
+        if plain in RESERVED_NAMES or plain.endswith(RESERVED_ENDINGS) or "quarantine" in plain:
+            raise ValueError(f"{name} is a name that the hub itself uses in data_dir; take another, e.g. sqlite:gridloom.db")
         return super().__new__(cls, text)
 
     @property
@@ -103,6 +114,25 @@ class HttpSection(Section, frozen=True):
     def __post_init__(self) -> None:
         if (self.tls_certificate_file is None) != (self.tls_key_file is None):
             raise ValueError("tls_certificate_file and tls_key_file go together: give both or none")
+        if self.tls_certificate_file is not None and self.tls_key_file is not None:
+            _check_pair(self.tls_certificate_file, self.tls_key_file)
+
+
+def _check_pair(certificate: ReadableFile, key: SecretFile) -> None:
+    """Load them as the web server will. Raises InvalidInput naming the key of the file that is wrong."""
+    import ssl  # only who uses TLS pays for it
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # Without the password OpenSSL would ask for one on the terminal, where a service has nobody to answer.
+        context.load_cert_chain(certificate, key, password=lambda: "")
+    except (OSError, ValueError) as error:
+        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+            path, reason = "$.tls_key_file", f"{key} is not the key of the certificate in {certificate}"
+        else:
+            path = "$.tls_certificate_file"
+            reason = f"expected a certificate chain and its key (tls_key_file), both PEM and the key without a password: {error}"
+        raise InvalidInput(f"http: {reason}", (FieldFault(path, reason),)) from None
 
 
 Days = Annotated[int, msgspec.Meta(ge=1)]
@@ -129,7 +159,8 @@ class StorageSection(Section, frozen=True):
 class WebhookTable(Section, frozen=True):
     """``[[alarms.webhook]]``: where alarms and events go.
 
-    ``kinds`` may end in ``.*``; no kinds or devices is all. ``allow_private``: the target may lie on the hub's own network.
+    ``kinds`` may end in ``.*``, in ``devices`` ``*`` is anything; none of them is all.
+    ``allow_private``: the target may lie on the hub's own network.
     """
 
     name: str
@@ -144,6 +175,15 @@ class WebhookTable(Section, frozen=True):
     def __post_init__(self) -> None:
         if (self.url is None) == (self.url_file is None):
             raise ValueError("needs either url, or url_file when the address itself is a secret")
+        wrong = tuple(
+            FieldFault(
+                f"$.kinds[{number}]", f"{pattern[:80]!r} is no kind of event{faults.nearest(pattern, TABLE)}; docs/reference/events.md lists them"
+            )
+            for number, pattern in enumerate(self.kinds)
+            if not any(kind_matches(pattern, kind) for kind in TABLE)
+        )
+        if wrong:
+            raise InvalidInput(f"alarms.webhook {self.name!r}: {wrong[0].reason}", wrong)
 
     def address(self) -> str:
         """The target, from ``url`` or the file. Raises ValueError when the file holds no URL."""

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.hub_process import SOURCE, Hubs, environment, gridloom
+from tests.hub_process import SOURCE, HubProcess, Hubs, environment, gridloom
 
 from gridloom.config import OWN
 from gridloom.integrations import NAMES
@@ -164,17 +164,95 @@ def test_backup_while_it_runs_and_restore_when_it_does_not(hubs: Hubs) -> None:
     copied = copy.read_bytes()
     (hub.folder / "bad.db").write_bytes(copied[: len(copied) // 2])
     bad = hub.cli("restore", "--from", "bad.db")
-    assert bad.returncode == 1
+    assert bad.returncode == 2
     assert bad.stderr.startswith("gridloom: bad.db: ")
     assert hub.cli("restore", "--from", "none.db").stderr == "gridloom: none.db: no such file\n"
     done = hub.cli("restore", "--from", str(copy))
     assert done.returncode == 0, done.stderr
     assert "the store that was there is now" in done.stdout
+    assert "admin.token" not in done.stdout, "it opens the restored store: it stays"
     assert len(list(hub.data.glob("gridloom.db.replaced-*"))) >= 1
     assert copy.exists()
     hub.start().ready()
     assert hub.request("GET", "/api/v1/me", token=first)[0] == 200
     assert hub.request("GET", "/api/v1/me", token=second)[0] == 401, "it was made after the backup"
+    assert hub.stop() == 0
+
+
+def damage(hub: HubProcess) -> bytes:
+    """Overwrite the beginning of its store; returns what the file holds now."""
+    store = hub.data / "gridloom.db"
+    with open(store, "r+b") as file:
+        file.write(b"no database " * 400)
+    return store.read_bytes()
+
+
+def test_a_restore_after_a_quarantine_gives_an_admin_token_that_opens_it(hubs: Hubs) -> None:
+    hub = hubs().start().ready()
+    copy = hub.folder / "copy.db"
+    assert hub.cli("backup", str(copy)).returncode == 0
+    old = hub.token
+    assert hub.stop() == 0
+    damage(hub)
+    hub.start().ready()
+    assert hub.token != old, "the new store has a new admin"
+    (alarm,) = hub.get("/api/v1/alarms")["items"]
+    assert (alarm["kind"], alarm["state"]) == ("storage.quarantined", "raised")
+    assert hub.stop() == 0
+    other = hub.token
+    done = hub.cli("restore", "--from", str(copy))
+    assert done.returncode == 0, done.stderr
+    assert "admin.token" in done.stdout.splitlines()[1]
+    assert hub.token not in (old, other)
+    assert hub.token not in done.stdout + done.stderr
+    assert stat.S_IMODE((hub.data / "admin.token").stat().st_mode) == 0o600
+    hub.start().ready()
+    assert hub.get("/api/v1/me")["account"] == "admin"
+    assert hub.cli("devices").returncode == 0, "the command line is not locked out"
+    told = [one for one in hub.get("/api/v1/events?device=hub")["items"] if one["kind"] == "storage.restored"]
+    assert [one["message"] for one in told] == [f"from {copy}"]
+    assert hub.get("/api/v1/alarms")["items"] == []
+    assert hub.stop() == 0
+    hub.start().ready()
+    kinds = [one["kind"] for one in hub.get("/api/v1/events?device=hub")["items"]]
+    assert kinds.count("storage.restored") == 1, "only the first start tells of it"
+    assert hub.stop() == 0
+
+
+def test_a_restore_without_an_admin_token_file_makes_one(hubs: Hubs) -> None:
+    hub = hubs().start().ready()
+    copy = hub.folder / "copy.db"
+    assert hub.cli("backup", str(copy)).returncode == 0
+    assert hub.stop() == 0
+    (hub.data / "admin.token").unlink()
+    assert "admin.token" in hub.cli("restore", "--from", str(copy)).stdout
+    hub.start().ready()
+    assert hub.get("/api/v1/me")["account"] == "admin"
+    assert hub.stop() == 0
+
+
+def test_verbs_without_a_hub_leave_a_damaged_store_alone_and_say_how_to_go_back(hubs: Hubs) -> None:
+    hub = hubs()
+    assert hub.cli("token", "list").returncode == 0
+    damaged = damage(hub)
+    for verb in (("token", "list"), ("token", "create", "--role", "viewer"), ("backup", "copy.db")):
+        found = hub.cli(*verb)
+        assert found.returncode == 2, (verb, found.stderr)
+        (line,) = found.stderr.splitlines()
+        assert line.startswith("gridloom: data/gridloom.db: the store is damaged: "), line
+        assert line.endswith("gridloom restore --from BACKUP")
+        assert (hub.data / "gridloom.db").read_bytes() == damaged
+    assert not list(hub.data.glob("*quarantine*"))
+    assert not (hub.folder / "copy.db").exists()
+
+
+def test_the_log_of_a_webhook_that_is_not_configured(hubs: Hubs) -> None:
+    hub = hubs('[http]\nlisten = "127.0.0.1:0"\n[[alarms.webhook]]\nname = "pager"\nurl = "http://192.0.2.1/"\n').start().ready()
+    wrong = hub.cli("webhook", "log", "pagr")
+    assert wrong.returncode == 2
+    assert "there is no webhook 'pagr'; configured: pager" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+    assert hub.cli("webhook", "log", "pager").returncode == 0
     assert hub.stop() == 0
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.core.world import World
 
-from gridloom.core.accounts import Account, Accounts
+from gridloom.core.accounts import Account, Accounts, Token
 from gridloom.core.clock import Clock
 from gridloom.core.errors import Conflict, Forbidden, InvalidInput, NotFound
 from gridloom.core.model import Consent, Device, Grant, Principal, Role
@@ -286,6 +286,67 @@ async def test_nobody_makes_a_token_that_is_more_than_they_carry(world: World) -
     with pytest.raises(NotFound):
         await world.accounts.revoke_token(viewer, next(one.id for one in world.accounts.tokens("admin")))
     await world.accounts.revoke_token(viewer, token.id)
+
+
+async def test_a_token_sees_and_revokes_only_what_carries_no_more(world: World) -> None:
+    accounts = world.accounts
+    site = await accounts.create_site(world.admin, "home")
+
+    async def made(role: Role, scope: str = "*") -> tuple[str, Principal]:
+        token, secret = await accounts.create_token(world.admin, account="admin", role=role, scope=scope)
+        principal = accounts.authenticate_token(secret)
+        assert principal is not None
+        return token.id, principal
+
+    (admins,) = (one.id for one in accounts.tokens("admin"))
+    operators, operator = await made(Role.OPERATOR)
+    viewers, viewer = await made(Role.VIEWER)
+    seconds, _ = await made(Role.VIEWER)
+    placed, here = await made(Role.VIEWER, f"site:{site.id}")
+    assert [one.id for one in accounts.tokens_for(here)] == [placed]
+    assert [one.id for one in accounts.tokens_for(viewer)] == [viewers, seconds, placed]
+    assert [one.id for one in accounts.tokens_for(operator)] == [operators, viewers, seconds, placed]
+    assert [one.id for one in accounts.tokens_for(world.admin)] == [admins, operators, viewers, seconds, placed]
+    for principal, ids in ((here, (admins, operators, viewers)), (viewer, (admins, operators)), (operator, (admins,))):
+        for id in ids:
+            with pytest.raises(NotFound):
+                await accounts.revoke_token(principal, id)
+    await accounts.revoke_token(viewer, placed)
+    await accounts.revoke_token(viewer, viewers)  # itself
+    await accounts.revoke_token(operator, seconds)
+    assert [one.id for one in accounts.tokens()] == [admins, operators]
+
+
+async def test_a_token_does_not_outlive_the_one_that_made_it(world: World) -> None:
+    accounts, end = world.accounts, world.clock.now() + 3_600_000_000
+
+    async def minted(principal: Principal | None, expires: int | None = None) -> tuple[Token, Principal]:
+        token, secret = await accounts.create_token(principal, account="bob@example.org", role=Role.VIEWER, expires=expires)
+        found = accounts.authenticate_token(secret)
+        assert found is not None
+        return token, found
+
+    first, bob = await minted(None, end)
+    endless, child = await minted(bob)
+    longer, _ = await minted(bob, end + 1)
+    shorter, _ = await minted(bob, end - 1)
+    assert [one.expires for one in (endless, longer, shorter)] == [end, end, end - 1]
+    grandchild, third = await minted(child)
+    await minted(third)
+    assert (first.parent, endless.parent, grandchild.parent) == ("", first.id, endless.id)
+    byadmin, _ = await minted(world.admin)
+    assert (byadmin.parent, byadmin.expires) == ("", None)
+    again = await world.again()  # parents are kept
+    for hub in (world.accounts, again.accounts):
+        await hub.revoke_token(None, endless.id)
+        assert [one.id for one in hub.tokens(first.account)] == [first.id, longer.id, shorter.id, byadmin.id]
+        await hub.revoke_token(bob, first.id)
+        assert [one.id for one in hub.tokens(first.account)] == [byadmin.id]
+    fresh = Accounts(store=world.store, clock=world.clock)
+    await fresh.load()
+    assert [one.id for one in fresh.tokens(first.account)] == [byadmin.id]
+    with pytest.raises(Forbidden, match="revoked"):  # a request that was under way
+        await accounts.create_token(bob, account="bob@example.org", role=Role.VIEWER)
 
 
 async def test_a_stranger_does_not_learn_which_sites_exist(world: World) -> None:

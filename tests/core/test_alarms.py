@@ -182,3 +182,18 @@ async def test_who_sees_and_who_acknowledges(metered: World) -> None:
         await metered.alarms.acknowledge(people[Role.VIEWER], own.id)
     assert (await metered.alarms.acknowledge(people[Role.OWNER], own.id)).acknowledged is not None
     assert (await metered.alarms.acknowledge(metered.admin, hubs.id)).acknowledged is not None
+
+
+@pytest.mark.parametrize(("first", "second"), [(RAISED, CLEARED), (CLEARED, RAISED)])
+async def test_an_event_of_a_clock_far_ahead_does_not_freeze_an_alarm(metered: World, first: EventState, second: EventState) -> None:
+    def told(state: EventState, time: int, received: int) -> Event:
+        return msgspec.structs.replace(fault(state, time, id=f"{time}"), received=DAY + received)
+
+    await metered.intake.event(told(first, 20 * 365 * 86_400_000_000, 5))
+    await metered.intake.event(told(second, 4, 6))  # from before the first one arrived: late
+    assert len(metered.alarms.active(metered.admin)) == (first is RAISED)
+    await metered.intake.event(told(second, 7, 7))
+    assert len(metered.alarms.active(metered.admin)) == (second is RAISED)
+    again = await metered.again()
+    await again.intake.event(told(first, 8, 8))
+    assert len(again.alarms.active(again.admin)) == (first is RAISED)

@@ -413,6 +413,23 @@ async def test_a_repeated_id_is_the_same_order(metered: World) -> None:
         await order(metered, "device.poll", {}, id="client-7")
 
 
+async def test_a_repeated_id_with_other_arguments_is_refused(metered: World) -> None:
+    arm = Arm()
+    online(metered, arm)
+    given = CLOSE | {"password": "11111111"}
+    for _ in range(2):  # under way, and when it has ended
+        assert (await order(metered, arguments=given, id="mine-1")).id == "mine-1"
+        assert (await order(metered, arguments=CLOSE | {"password": "22222222"}, id="mine-1")).id == "mine-1"
+        for other in (CLOSE, given | {"state": "open"}, given | {"relay": 2}):
+            with pytest.raises(Conflict, match="'mine-1'"):
+                await order(metered, arguments=other, id="mine-1")
+        await metered.commands.wait("mine-1", 5.0)
+    both = await asyncio.gather(*(order(metered, arguments=CLOSE | {"relay": relay}, id="mine-2") for relay in (1, 2)), return_exceptions=True)
+    assert {type(one) for one in both} == {Command, Conflict}
+    await metered.commands.wait("mine-2", 5.0)
+    assert [command.id for command in arm.seen] == ["mine-1", "mine-2"]
+
+
 async def test_writes_of_the_submitter_are_in_the_same_commit(metered: World) -> None:
     online(metered, Arm())
     await order(metered, writes=[Put("dummy", "note", "1", b"{}", expect=0)])

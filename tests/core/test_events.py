@@ -481,6 +481,7 @@ def test_an_alarm_is_cleared_by_itself_or_by_an_event() -> None:
             assert kind.name in clears(kind.cleared_by)
     assert clears("device.online") == ("device.offline",)
     assert clears("line.found") == ("line.lost", "line.denied", "line.busy")
+    assert clears("storage.restored") == ("storage.quarantined",)
     assert clears("overload") == ()
 
 

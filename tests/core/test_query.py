@@ -182,6 +182,14 @@ async def test_every_fault_of_a_question_is_named_at_once(two: World) -> None:
     assert "(and 4 more)" in caught.value.message
 
 
+async def test_delta_without_measurands_is_of_registers_only(two: World) -> None:
+    own = ReadingType("Own.Measurand", "1")
+    await two.intake.readings([reading(1, DAY, type=own), reading(3, DAY + 600_000_000, type=own)])
+    rows = await two.query.aggregate(two.admin, ask(operator=Operator.DELTA))
+    assert [(row.series.type, row.buckets[0].value) for row in rows] == [(REGISTER, 50)]
+    assert len(await two.query.aggregate(two.admin, ask(operator=Operator.COUNT))) == 5
+
+
 @pytest.mark.parametrize(
     ("step", "length", "allowed"),
     [

@@ -354,6 +354,16 @@ async def test_what_one_follows_is_what_the_store_says(metered: World) -> None:
     follow.close()
 
 
+async def test_following_is_not_frozen_by_a_stored_value_of_a_clock_far_ahead(metered: World) -> None:
+    ahead = msgspec.structs.replace(reading(1, DAY), time=DAY + 20 * 365 * 86_400_000_000)
+    await metered.intake.readings([ahead])  # all that the store has
+    follow = await metered.registry.follow(METER.id)
+    await metered.intake.readings([reading(2, DAY + 1)])
+    assert [value.value for value in follow.values()] == [2]
+    assert follow.values() == list(await metered.store.samples.latest(SeriesFilter(devices=(METER.id,))))
+    follow.close()
+
+
 async def test_seen_keeps_the_newest(metered: World) -> None:
     metered.registry.seen(METER.id, 50)
     metered.registry.seen(METER.id, 40)

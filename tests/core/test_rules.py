@@ -122,6 +122,24 @@ async def test_each_series_has_an_alarm_of_its_own_unless_the_rule_narrows_it(ru
     assert await states(world, both) == ["high L1,high L2 P1Meter,only2 L2 P1Meter"]
 
 
+async def test_a_reading_of_a_clock_far_ahead_does_not_switch_rules_off(ruled: Any) -> None:
+    world, _ = await ruled(HIGH, Rate(name="jump", measurand="Voltage", rises=15, within_seconds=10))
+
+    def told(value: int, time: int, received: int) -> MeterReading:
+        return MeterReading(METER.id, DAY + time, DAY + received, (Reading(VOLTAGE, value),))
+
+    years = 20 * 365 * 86_400 * SECOND
+    assert await states(
+        world,
+        told(240, years, 0),
+        told(260, SECOND, SECOND),
+        told(240, years, 12 * SECOND),  # is looked at, too, as of its arrival
+        told(240, 12 * SECOND + 60 * SECOND, 12 * SECOND),  # the last that is believed
+        told(260, 70 * SECOND, 70 * SECOND),  # which makes this one late
+        told(260, 73 * SECOND, 73 * SECOND),
+    ) == ["", "high L1,jump L1", "", "", "", "high L1,jump L1"]
+
+
 async def test_late_doubtful_and_textual_values_are_not_looked_at(ruled: Any) -> None:
     world, _ = await ruled(HIGH)
     assert await states(

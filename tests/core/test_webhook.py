@@ -19,7 +19,7 @@ import pytest
 from tests.core.world import DAY, METER, World, until
 
 from gridloom.core.clock import Clock
-from gridloom.core.errors import InvalidInput, Refused
+from gridloom.core.errors import InvalidInput
 from gridloom.core.events import new_event
 from gridloom.core.model import Device, EventState, Severity, TimeSource
 from gridloom.core.outbox import OutboxSettings
@@ -185,16 +185,22 @@ async def test_each_target_gets_what_it_asked_for(world: World, receiver: Receiv
     assert not kind_matches("fault.ground", "fault.groundx")
 
 
-async def test_an_address_that_is_refused_is_never_asked(world: World, receiver: Receiver) -> None:
-    async def guard(url: str) -> None:
-        raise Refused("127.0.0.1 is a loopback address")
-
-    connect(world, WebhookTarget(name="ops", url=receiver.url), guard=guard)
-    await world.intake.event(new_event("overload", METER.id, world.clock))
-    await until(lambda: world.outbox._target("webhook", "ops").lanes[METER.id].due)
-    (entry,) = await world.outbox.list()
-    assert entry.attempts[0].result == "127.0.0.1 is a loopback address"
-    assert receiver.requests == []
+@pytest.mark.parametrize(
+    ("pattern", "device", "wanted"),
+    [
+        ("tic:*", "tic:021762010203", True),
+        ("tic:*", "ocpp:tic:1", False),
+        ("*", "hub", True),
+        ("ocpp:CP[1]*", "ocpp:CP[1]7", True),
+        ("ocpp:CP[1]*", "ocpp:CP1", False),
+        ("ocpp:CP?*", "ocpp:CPx", False),
+        ("ocpp:C?", "ocpp:C?", True),
+        ("TIC:*", "tic:1", False),
+    ],
+)
+def test_devices_are_patterns_as_in_rules(pattern: str, device: str, wanted: bool) -> None:
+    target = WebhookTarget(name="ops", url="http://h/", devices=("other:1", pattern))
+    assert target.wants(new_event("overload", device, Clock())) is wanted
 
 
 async def test_nobody_listens_there(world: World, receiver: Receiver) -> None:

@@ -218,6 +218,56 @@ async def test_what_nobody_reads_is_bounded_and_the_newest_is_kept(pty: Pty) -> 
     await stream.close()
 
 
+async def test_who_listens_is_given_bytes_as_they_come_and_told_the_end_by_read(pty: Pty) -> None:
+    stream = await opened(pty)
+    pty.write(b"before")
+    await asyncio.sleep(0.05)
+    heard: list[bytes] = []
+    stream.listen(heard.append)
+    assert heard == [b"before"]
+    ended = asyncio.create_task(stream.read())
+    pty.write(b"after")
+    await asyncio.sleep(0.05)
+    assert heard == [b"before", b"after"]
+    pty.close()
+    with pytest.raises(PortError, match="unplugged"):
+        await asyncio.wait_for(ended, 2)
+    await stream.close()
+
+
+async def test_while_a_stream_rests_bytes_wait_in_the_kernel_and_come_together(pty: Pty) -> None:
+    stream = await opened(pty)
+    heard: list[bytes] = []
+    stream.listen(heard.append)
+    stream.rest(0.15)
+    for byte in b"one by one":
+        pty.write(bytes([byte]))
+        await asyncio.sleep(0.005)
+    assert heard == []
+    await asyncio.sleep(0.2)
+    assert heard == [b"one by one"]
+    pty.write(b"awake")
+    await asyncio.sleep(0.05)
+    assert heard[1:] == [b"awake"]
+    stream.rest(0.05)
+    stream.rest(9)  # one at a time
+    await asyncio.sleep(0.1)
+    pty.write(b"!")
+    await asyncio.sleep(0.05)
+    assert heard[2:] == [b"!"]
+    stream.rest(9)
+    await stream.close()
+
+
+async def test_unplugging_during_a_rest_is_told_after_it(pty: Pty) -> None:
+    stream = await opened(pty)
+    stream.rest(0.05)
+    pty.close()
+    with pytest.raises(PortError, match="unplugged"):
+        await asyncio.wait_for(stream.read(), 2)
+    await stream.close()
+
+
 async def test_unplugging_is_told_to_who_waits_and_to_who_asks_later(pty: Pty) -> None:
     stream = await opened(pty)
     pty.write(b"last")
@@ -399,6 +449,7 @@ async def test_a_socket_is_a_port() -> None:
         assert stream.name == f"socket://127.0.0.1:{number}"
         assert await asyncio.wait_for(stream.read(), 2) == b"from afar"
         await stream.set_baudrate(1200)  # nobody there to be told; it is no error
+        stream.rest(0.02)
         stream.write(b"to afar")
         assert await asyncio.wait_for(heard.get(), 2) == b"to afar"
         with pytest.raises(PortError, match="the other end closed the connection") as caught:

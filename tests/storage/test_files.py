@@ -164,8 +164,50 @@ async def test_a_damaged_store_is_set_aside_and_a_new_one_begun(
     # The next start is an ordinary one: no loop.
     store = store_at(path)
     await store.open()
-    assert (await store.stats()).quarantined is None
+    assert (await store.stats()).quarantined == aside, "it is known until a backup is restored"
     assert [one.device for one in await store.samples.series(SeriesFilter())] == ["new"]
+    await store.close()
+    assert len(list(tmp_path.glob("*.quarantine-*"))) == 1
+
+
+@pytest.mark.parametrize("damage", [truncated, cut_to_nothing, garbage_header, random_bytes_in_the_middle, all_zero])
+async def test_a_damaged_store_stays_where_it_is_for_who_only_looks(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    path = tmp_path / "gridloom.db"
+    await filled(path)
+    damage(path)
+    damaged = path.read_bytes()
+    with pytest.raises(StorageCorrupt) as told:
+        await SqliteStore(path, HandClock(START), StorageSettings(background=False, quarantine=False)).open()
+    assert told.value.message.startswith(f"{path}: the store is damaged: ")
+    assert told.value.message.endswith("gridloom restore --from BACKUP")
+    assert path.read_bytes() == damaged
+    assert not list(tmp_path.glob("*.quarantine-*"))
+
+
+@pytest.mark.parametrize("damage", [truncated, cut_to_nothing, garbage_header, all_zero])
+async def test_a_backup_of_a_damaged_store_says_so(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    path = tmp_path / "gridloom.db"
+    await filled(path)
+    damage(path)
+    with pytest.raises(StorageCorrupt) as told:
+        files.backup_file(path, tmp_path / "copy.db")
+    assert told.value.message.startswith(f"{path}: the store is damaged: ")
+    assert [one.name for one in tmp_path.iterdir() if one.name.startswith("copy.db")] == []
+
+
+async def test_a_restore_ends_what_is_known_of_a_quarantine(tmp_path: Path) -> None:
+    path = tmp_path / "gridloom.db"
+    await filled(path)
+    garbage_header(path)
+    store = store_at(path)
+    await store.open()
+    assert (await store.stats()).quarantined is not None
+    await store.backup(str(tmp_path / "copy.db"))
+    await store.close()
+    files.restore(tmp_path / "copy.db", path, HandClock(START))
+    store = store_at(path)
+    await store.open()
+    assert (await store.stats()).quarantined is None
     await store.close()
 
 

@@ -42,6 +42,22 @@ async def test_nobody_makes_more_of_themselves(hub: Running) -> None:
         assert (await viewer.delete(f"/api/v1/tokens/{others}")).status_code == 404
 
 
+async def test_a_lesser_token_of_the_same_account_reaches_no_other(hub: Running) -> None:
+    async with hub.client(await hub.token(Role.ADMIN)) as admin:
+        own = (await admin.get("/api/v1/me")).json()["token"]
+        made = (await admin.post("/api/v1/tokens", json={"role": "viewer", "expires": "2100-01-01T00:00:00Z"})).json()
+        async with hub.client(made["secret"]) as viewer:
+            assert [one["id"] for one in (await viewer.get("/api/v1/tokens")).json()["items"]] == [made["token"]["id"]]
+            assert (await viewer.delete(f"/api/v1/tokens/{own}")).status_code == 404
+            child = (await viewer.post("/api/v1/tokens", json={"role": "viewer"})).json()
+            assert (child["token"]["parent"], child["token"]["expires"]) == (made["token"]["id"], "2100-01-01T00:00:00Z")
+            assert "parent" not in made["token"]
+        async with hub.client(child["secret"]) as second:
+            assert (await second.get("/api/v1/me")).status_code == 200
+            assert (await admin.delete(f"/api/v1/tokens/{made['token']['id']}")).status_code == 204
+            assert (await second.get("/api/v1/me")).status_code == 401
+
+
 async def test_accounts(hub: Running) -> None:
     async with hub.client(await hub.token(Role.ADMIN)) as admin:
         made = await admin.post(
@@ -128,5 +144,16 @@ async def test_the_audit_trail_says_who_when_from_where_with_which_result(hub: R
             "my-script/1.0",
         )
         assert line["account"] == hub.hub.accounts.account("admin@example.org").id
+        assert line["token"] == (await admin.get("/api/v1/me")).json()["token"]
+        made = (await admin.post("/api/v1/tokens", json={"role": "admin", "name": "wall display"})).json()
+        async with hub.client(made["secret"]) as other:
+            await other.post("/api/v1/sites", json={"name": "Lab", "id": "lab"})
+        latest = "/api/v1/audit?action=site.*&limit=1"
+        used = (await admin.get(latest)).json()["items"][0]
+        assert (used["target"], used["token"], used["token_name"]) == ("lab", made["token"]["id"], "wall display")
+        await admin.delete(f"/api/v1/tokens/{used['token']}")
+        gone = (await admin.get(latest)).json()["items"][0]
+        assert gone["token"] == used["token"]
+        assert "token_name" not in gone
     async with hub.client(await hub.token(Role.VIEWER)) as viewer:
         assert (await viewer.get("/api/v1/audit")).json()["items"] == []

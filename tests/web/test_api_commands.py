@@ -128,6 +128,8 @@ async def test_offline_is_a_refusal_unless_the_order_waits(hub: Running, relay: 
         assert taken.json()["state"] == "cancelled"
         waiting = await client.post(URL, json={**CLOSE, "wait_online": True, "id": "mine-1"})
         again = await client.post(URL, json={**CLOSE, "wait_online": True, "id": "mine-1"})
+        other = await client.post(URL, json={**CLOSE, "arguments": {"relay": 1, "state": "open"}, "wait_online": True, "id": "mine-1"})
+        assert (other.status_code, "mine-1" in other.json()["detail"]) == (409, True)
         assert waiting.json()["id"] == again.json()["id"] == "mine-1"
         link.online()
         assert (await client.get(f"{waiting.headers['location']}?wait=5")).json()["state"] == "done"

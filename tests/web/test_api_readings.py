@@ -186,3 +186,16 @@ async def test_values_are_for_those_who_may_see_them(hub: Running) -> None:
         assert (await stranger.get(f"/api/v1/readings/series?device={METER}")).status_code == 404
         asked = "operator=sum&step=day&begin=2026-01-01T00:00:00Z&end=2026-01-02T00:00:00Z"
         assert (await stranger.get(f"/api/v1/readings/aggregate?{asked}")).json()["items"] == []
+
+
+async def test_delta_without_measurands_is_of_registers_only(hub: Running) -> None:
+    await hub.device()
+    start = at("2026-01-01T00:00:00+00:00")
+    await hub.reading(time=start, energy=1_000, power=5)
+    await hub.reading(time=start + 600_000_000, energy=1_200, power=9)
+    asked = "operator=delta&step=day&begin=2026-01-01T00:00:00Z&end=2026-01-02T00:00:00Z"
+    async with hub.client(await hub.token(Role.VIEWER)) as client:
+        items = exact(await client.get(f"/api/v1/readings/aggregate?{asked}"))["items"]
+        named = await client.get(f"/api/v1/readings/aggregate?{asked}&measurand=Power.Active.Import")
+    assert [(one["measurand"], one["buckets"][0]["value"]) for one in items] == [("Energy.Active.Import.Register", 200)]
+    assert named.status_code == 400

@@ -71,6 +71,35 @@ async def test_a_body_with_many_faults(hub: Running) -> None:
     assert "short" not in answer.text
 
 
+async def test_one_problem_names_the_faults_of_query_body_and_arguments(hub: Running) -> None:
+    await hub.device(verbs=("relay.set",))
+    order = {"verb": "relay.set", "arguments": {"relay": 0, "state": "ajar"}, "expires_in": 0, "id": "a\0b"}
+    async with hub.client(await hub.token(Role.ADMIN)) as client:
+        answer = await client.post("/api/v1/devices/tic:021762010203/commands?wait=-1&x=1", json=order)
+        unknown = await client.post("/api/v1/devices/tic:021762010203/commands", json={"verb": "relay.sett", "expires_in": 0})
+        not_json = await client.post("/api/v1/devices/tic:021762010203/commands?x=1", content=b"x")
+    assert answer.status_code == 400
+    assert {(one["in"], one["path"]) for one in answer.json()["errors"]} == {
+        ("query", "$.wait"),
+        ("query", "$.x"),
+        ("body", "$.expires_in"),
+        ("body", "$.id"),
+        ("body", "$.arguments.relay"),
+        ("body", "$.arguments.state"),
+    }
+    assert "query" in answer.json()["detail"]
+    assert "body" in answer.json()["detail"]
+    assert {one["path"] for one in unknown.json()["errors"]} == {"$.verb", "$.expires_in"}
+    assert not_json.status_code == 415
+    assert {(one["in"], one["path"]) for one in not_json.json()["errors"]} == {("query", "$.x"), ("header", "$.content-type")}
+
+
+def test_every_nul_of_a_body_is_named_beside_its_other_faults() -> None:
+    with pytest.raises(problems.RequestFault) as caught:
+        problems.body(Asked, "application/json", rb'{"name": "a\u0000", "device": ["b", "\u0000"], "limit": 11}')
+    assert {fault.path for fault in caught.value.faults} == {"$.name", "$.device[1]", "$.limit"}
+
+
 @pytest.mark.parametrize(
     ("content", "headers", "status", "reason"),
     [

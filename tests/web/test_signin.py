@@ -108,6 +108,13 @@ async def test_beyond_loopback_tokens_are_in_force_everywhere(make: Make) -> Non
             assert (await anybody.get(open_to_all)).status_code == 200
 
 
+async def test_without_a_local_viewer_metrics_need_a_token_too(make: Make) -> None:
+    hub = await make(local_viewer=False)
+    async with hub.client() as anybody, hub.client(await hub.token(Role.OPERATOR)) as operator:
+        assert (await anybody.get("/metrics")).status_code == 401
+        assert (await operator.get("/metrics")).status_code == 200
+
+
 async def test_another_hubs_cookie_is_not_ours(make: Make) -> None:
     one, other = await make(), await make()
     async with one.client() as browser:

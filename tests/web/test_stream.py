@@ -205,6 +205,129 @@ async def test_resume_after_a_restart_of_the_hub(hub: Running) -> None:
         assert again.named("gap") == []
 
 
+def powers_of(reader: Reader) -> list[Any]:
+    return [one["value"] for data in reader.named("reading") for one in data["readings"] if one["measurand"] == "Power.Active.Import"]
+
+
+async def test_ids_say_where_the_store_is_before_anything_of_a_sort_was_heard(hub: Running) -> None:
+    token = await hub.token(Role.VIEWER)
+    await hub.device()
+    await hub.restart()  # a process that has heard no event
+    async with reading(hub, token, "type=reading") as first:
+        await hub.reading(power=1)
+        await until(lambda: len(first.named("reading")) == 1)
+    assert all(first.last_id.split("/"))
+    await hub.event("alarm.silence", state=EventState.RAISED)
+    await hub.restart()  # and one that has heard no reading
+    async with reading(hub, token, "type=event", first.last_id) as again:
+        await until(lambda: "alarm.silence" in {data["kind"] for data in again.named("event")})
+        assert again.named("gap") == []
+    async with reading(hub, token, "type=event") as second:
+        await hub.event("device.clock.set")
+        await until(lambda: len(second.named("event")) == 1)
+    await hub.reading(power=2)
+    await hub.restart()
+    async with reading(hub, token, "type=reading", second.last_id) as again:
+        await until(lambda: bool(again.named("reading")))
+        assert powers_of(again)[0] == 2
+        assert again.named("gap") == []
+
+
+async def test_a_reader_that_is_cut_off_during_a_replay_misses_nothing(hub: Running) -> None:
+    token = await hub.token(Role.VIEWER)
+    query = "type=reading&type=event"
+    await hub.device()
+    async with reading(hub, token, query) as first:
+        await hub.reading(power=0)
+        await until(lambda: len(first.named("reading")) == 1)
+    await hub.event("alarm.silence", state=EventState.RAISED)
+    for power in (1, 2, 3):
+        await hub.reading(power=power)
+    await hub.restart()
+    async with reading(hub, token, query, first.last_id) as replayed:
+        await until(lambda: len(replayed.named("reading")) >= 3)
+    of_event = next(id for id, _, data in replayed.events if data.get("kind") == "alarm.silence")
+    of_reading = next(id for id, event, _ in replayed.events if event == "reading")
+    for id, expected in ((of_event, [1, 2, 3]), (of_reading, [2, 3])):
+        async with reading(hub, token, query, id) as again:
+            await until(lambda again=again, expected=expected: len(again.named("reading")) >= len(expected))  # type: ignore[misc]
+            assert powers_of(again)[: len(expected)] == expected
+            assert again.named("gap") == []
+            assert "alarm.silence" not in {data["kind"] for data in again.named("event")}
+
+
+async def test_a_long_replay_comes_whole_or_with_a_gap(hub: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "REPLAY_PAGE", 3)
+    token = await hub.token(Role.VIEWER)
+    await hub.device()
+    async with reading(hub, token, "type=reading") as first:
+        await hub.reading(power=0)
+        await until(lambda: len(first.named("reading")) == 1)
+    for power in range(1, 8):
+        await hub.reading(power=power)
+    await hub.restart()
+    async with reading(hub, token, "type=reading", first.last_id) as again:
+        await until(lambda: len(again.named("reading")) >= 7)
+        assert powers_of(again)[:7] == [1, 2, 3, 4, 5, 6, 7]
+        assert again.named("gap") == []
+    monkeypatch.setattr(stream_module, "REPLAY_LIMIT", 4)
+    async with reading(hub, token, "type=reading", first.last_id) as again:
+        await until(lambda: bool(again.named("gap")))
+        assert again.named("gap")[0]["reason"] == "too-much"
+
+
+@pytest.mark.parametrize("sort", ["command", "device"])
+async def test_what_is_not_kept_for_resuming_is_told_as_a_gap(hub: Running, sort: str) -> None:
+    token = await hub.token(Role.VIEWER)
+    await hub.device()
+    async with reading(hub, token, "type=reading") as first:
+        await hub.reading()
+        await until(lambda: len(first.named("reading")) == 1)
+    await hub.restart()
+    async with reading(hub, token, f"type={sort}", first.last_id) as again:
+        await until(lambda: bool(again.named("gap")))
+        assert again.named("gap")[0]["reason"] == "not-kept"
+        assert sort in again.named("gap")[0]["detail"]
+
+
+@pytest.mark.parametrize("empty", [2, 3])
+async def test_an_id_with_an_empty_cursor_gives_a_gap(hub: Running, empty: int) -> None:
+    token = await hub.token(Role.VIEWER)
+    await hub.device()
+    async with reading(hub, token) as first:
+        await hub.reading()
+        await hub.event("device.clock.set")
+        await until(lambda: bool(first.named("reading")) and bool(first.named("event")))
+    parts = ["-", "0", *first.last_id.split("/")[2:]]
+    parts[empty] = ""
+    async with reading(hub, token, "type=reading&type=event", "/".join(parts)) as again:
+        await until(lambda: bool(again.named("gap")))
+        assert again.named("gap")[0]["reason"] == "too-old"
+
+
+async def test_the_ids_of_current_values_stand_before_what_happened_meanwhile(hub: Running) -> None:
+    token = await hub.token(Role.VIEWER)
+    await hub.device()
+    sent: list[bytes] = []
+
+    async def send(message: Any) -> None:
+        if b": gridloom" in message.get("body", b""):  # the greeting: something happens before the current values are sent
+            await hub.reading(power=5)
+        sent.append(message.get("body", b""))
+
+    async def receive() -> Any:
+        await asyncio.sleep(60)
+
+    scope = {"method": "GET", "headers": [(b"authorization", f"Bearer {token}".encode())], "client": ("127.0.0.1", 1)}
+    live, signin = hub.app.state["live"], hub.app.state["signin"]
+    query = stream_module.StreamQuery(type=("device",), current=True, seconds=0.1)
+    await live.serve(scope, receive, send, query, "", signin, await signin.find(scope))
+    current = next(body for body in sent if b"event: device" in body)
+    id = current.partition(b"id: ")[2].partition(b"\n")[0].decode()
+    async with reading(hub, token, "type=reading", id) as again:
+        await until(lambda: powers_of(again) == [5])
+
+
 @pytest.mark.parametrize("id", ["nonsense", "a/b/c/d", "abc/1/other-5/other-6", "\u00e9", "//", "x" * 900])
 async def test_an_id_that_says_nothing_gives_a_gap_and_how_things_are(hub: Running, id: str) -> None:
     await hub.device()
@@ -238,6 +361,34 @@ async def test_a_revoked_token_ends_its_streams(hub: Running) -> None:
         found = next(one for one in hub.hub.accounts.tokens() if one.account == hub.hub.accounts.account("viewer@example.org").id)
         await hub.hub.accounts.revoke_token(None, found.id)
         await asyncio.wait_for(reader.ended.wait(), 3)
+
+
+@pytest.mark.parametrize("how", ["revoked", "disabled", "expired"])
+async def test_a_silent_stream_ends_soon_after_its_sign_in(make: Make, how: str) -> None:
+    hub = await make(heartbeat=60)
+    accounts = hub.hub.accounts
+    expires = hub.clock.now() + 500_000 if how == "expired" else None
+    token, secret = await accounts.create_token(None, account="wall@example.org", role=Role.VIEWER, expires=expires)
+    async with reading(hub, secret) as reader:
+        if how == "revoked":
+            await accounts.revoke_token(None, token.id)
+        elif how == "disabled":
+            await accounts.update_account(None, token.account, disabled=True)
+        await asyncio.wait_for(reader.ended.wait(), 3)
+
+
+async def test_nothing_is_sent_to_a_token_that_was_revoked(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "LOOK_SECONDS", 60.0)
+    hub = await make(heartbeat=60)
+    await hub.device()
+    token, secret = await hub.hub.accounts.create_token(None, account="wall@example.org", role=Role.VIEWER)
+    async with reading(hub, secret, "type=reading") as reader:
+        await hub.reading()
+        await until(lambda: len(reader.named("reading")) == 1)
+        await hub.hub.accounts.revoke_token(None, token.id)
+        await hub.reading()
+        await asyncio.wait_for(reader.ended.wait(), 3)
+        assert len(reader.named("reading")) == 1
 
 
 def test_a_slow_reader_loses_the_oldest_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,3 +479,11 @@ async def test_streams_are_counted(make: Make) -> None:
     async with reading(hub, await hub.token(Role.VIEWER)), httpx.AsyncClient() as client:
         text = (await client.get(f"{hub.url}/metrics")).text
         assert "gridloom_http_streams 1.0" in text
+
+
+async def test_every_metric_has_the_prefix_of_the_hub(hub: Running) -> None:
+    async with hub.client() as client:
+        lines = (await client.get("/metrics")).text.splitlines()
+    names = {line.split("{")[0].split(" ")[0] for line in lines if line and not line.startswith("#")}
+    assert "gridloom_process_resident_memory_bytes" in names
+    assert {name for name in names if not name.startswith("gridloom_")} == set()

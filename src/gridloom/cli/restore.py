@@ -21,5 +21,7 @@ def restore(
     from gridloom.app import load_configuration
     from gridloom.app import restore as put_back
 
-    aside = put_back(load_configuration(config, os.environ), source)
-    print("restored" + (f"; the store that was there is now {aside}" if aside is not None else ""))
+    done = put_back(load_configuration(config, os.environ), source)
+    print("restored" + (f"; the store that was there is now {done.aside}" if done.aside is not None else ""))
+    if done.token is not None:
+        print(f"the admin token in {done.token} was none of the restored store: a new one was made and written there")

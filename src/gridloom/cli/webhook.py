@@ -50,10 +50,15 @@ def send_test(name: Name, config: Config = None) -> None:
 @app.command()
 def log(name: Name, limit: Annotated[int, typer.Option("--limit", min=1, max=1000)] = 50, config: Config = None) -> None:
     """Show the last attempts to deliver to a target, newest first."""
+    from gridloom.app import load_configuration
     from gridloom.cli.client import connect
     from gridloom.cli.table import table
 
-    found = connect(config).get("/api/v1/outbox/log", queue="webhook", target=name, limit=limit)["items"]
+    client = connect(config)
+    configured = [target.name for target in load_configuration(config, os.environ).alarms.webhook]
+    if name not in configured:
+        raise typer.BadParameter(f"there is no webhook {name!r}; configured: {', '.join(configured) or 'none'}", param_hint="NAME")
+    found = client.get("/api/v1/outbox/log", queue="webhook", target=name, limit=limit)["items"]
     rows = [[one["attempt"]["time"], one["entry"], one["state"], str(one["attempt"].get("status", "")), one["attempt"]["result"]] for one in found]
     print(table(["time", "entry", "state", "status", "result"], rows) if rows else "nothing was tried yet")
 

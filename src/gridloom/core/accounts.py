@@ -75,7 +75,10 @@ class Account(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Token(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A token without its secret. ``grants`` are what it allows at most; ``expires`` in µs."""
+    """A token without its secret. ``grants`` are what it allows at most; ``expires`` in µs.
+
+    ``parent`` is the id of the token that made it, which it does not outlive; empty when somebody made it who manages tokens.
+    """
 
     id: str
     account: str
@@ -83,6 +86,7 @@ class Token(msgspec.Struct, frozen=True, omit_defaults=True):
     created: int
     name: str = ""
     expires: int | None = None
+    parent: str = ""
 
 
 class _StoredToken(msgspec.Struct, frozen=True):
@@ -504,7 +508,8 @@ class Accounts:
 
         From the local command line (principal None) an account that does not exist yet is made: ``admin`` with all rights, or an e-mail address; the
         latter *is* ``role``, and a hub-wide role (admin, operator, viewer) is granted to it in ``scope``. Others: admins for anybody, and
-        everybody for themselves what they carry anyway. Raises Forbidden, NotFound, InvalidInput (``$.account``, ``$.scope``).
+        everybody for themselves what they carry anyway; such a token ends with the token that made it, at the latest.
+        Raises Forbidden, NotFound, InvalidInput (``$.account``, ``$.scope``).
         """
         if principal is not None:
             self._require_minting(principal, account, role, scope)
@@ -514,6 +519,7 @@ class Accounts:
             writes: list[Write] = []
             made: Account | None = None
             grant: Grant | None = None
+            parent, expires = self._parent(principal, expires)
             known = account in self._accounts or _email_key(account) in self._emails
             if principal is None and not known:
                 if account == ADMIN_ACCOUNT:
@@ -531,7 +537,7 @@ class Accounts:
                 owner = self.account(account)
             secret = secrets.token_urlsafe(32)
             digest = hashlib.sha256(secret.encode("ascii")).digest()
-            token = Token(ids.unique(now), owner.id, (Grant(owner.id, scope, role),), now, name, expires)
+            token = Token(ids.unique(now), owner.id, (Grant(owner.id, scope, role),), now, name, expires, parent)
             writes.append(_put("token", token.id, _StoredToken(token, digest.hex()), {"digest": digest.hex(), "account": owner.id}))
             writes.append(self._audit(principal, "token.manage", token.id, {"account": owner.id, "role": role.value, "scope": scope, "name": name}))
             await self._store.commit(writes)
@@ -547,16 +553,34 @@ class Accounts:
         found = [token for token in self._tokens.values() if account is None or token.account == account]
         return sorted(found, key=lambda token: token.id)
 
+    def tokens_for(self, principal: Principal) -> list[Token]:
+        """Those that the principal may see and revoke, oldest first: all for who manages tokens.
+
+        For others those of their account that carry no more than they do themselves (also the one they came with): the account's
+        other tokens may be worth more than the one that asks.
+        """
+        if self.may(principal, "token.manage"):
+            return self.tokens()
+        return [token for token in self.tokens(principal.account) if _within(token.grants, principal.grants)]
+
     async def revoke_token(self, principal: Principal | None, id: str) -> None:
-        """From now on it opens nothing. An admin any, anybody their own. Raises NotFound, Forbidden."""
+        """From now on it opens nothing, nor do the tokens made with it. Whoever sees it (``tokens_for``) may. Raises NotFound."""
         async with self._changing:
-            digest, token = next(((digest, token) for digest, token in self._tokens.items() if token.id == id), (b"", None))
-            if principal is not None and not self.may(principal, "token.manage") and (token is None or token.account != principal.account):
-                raise NotFound(f"there is no token {id[:60]!r}")
+            token = next((one for one in (self.tokens() if principal is None else self.tokens_for(principal)) if one.id == id), None)
             if token is None:
                 raise NotFound(f"there is no token {id[:60]!r}")
-            await self._store.commit([Delete(SPACE, "token", id), self._audit(principal, "token.manage", id, {"revoked": token.account})])
-            del self._tokens[digest]
+            # From the store: another node may have made some of them.
+            documents = await self._store.documents.find(SPACE, "token", {"account": token.account})
+            gone = [id, *_descendants(id, [_tokens.decode(document.body).token for document in documents])]
+            writes: list[Write] = []
+            for one in gone:
+                data: dict[str, object] = {"revoked": token.account}
+                if one != id:
+                    data["with"] = id
+                writes += [Delete(SPACE, "token", one), self._audit(principal, "token.manage", one, data)]
+            await self._store.commit(writes)
+            for digest in [digest for digest, one in self._tokens.items() if one.id in gone]:
+                del self._tokens[digest]
 
     # ------------------------------------------------------------------------------------------------ secrets of devices
 
@@ -664,6 +688,15 @@ class Accounts:
         if own is None or account not in (own.id, own.email) or not carried:
             raise Forbidden("a token for another account, or for more than one carries oneself, is made by an admin of the hub")
 
+    def _parent(self, principal: Principal | None, expires: int | None) -> tuple[str, int | None]:
+        """The token that a new one may not outlive, and when the new one ends. None for what managers of tokens make. Raises Forbidden."""
+        if principal is None or not principal.token or self.may(principal, "token.manage"):
+            return "", expires
+        parent = next((token for token in self._tokens.values() if token.id == principal.token), None)
+        if parent is None:  # revoked while its request was under way
+            raise Forbidden("the token that asks has been revoked")
+        return parent.id, min((end for end in (expires, parent.expires) if end is not None), default=None)
+
     def _last_admin(self, account: str) -> bool:
         admins = {
             id
@@ -711,6 +744,23 @@ def _allowed(grants: Iterable[Grant], roles: frozenset[Role], device: Device | N
         elif site is not None and scope == "site:" + site:
             return True
     return False
+
+
+def _within(grants: Iterable[Grant], held: Sequence[Grant]) -> bool:
+    """Whether each grant is in a scope, and of a role all of whose verbs are those of a role, that is held there."""
+    return all(any(own.scope in (EVERYWHERE, grant.scope) and _includes(own.role, grant.role) for own in held) for grant in grants)
+
+
+def _includes(role: Role, other: Role) -> bool:
+    return all(role in row.roles for row in TABLE.values() if other in row.roles)
+
+
+def _descendants(id: str, tokens: Sequence[Token]) -> list[str]:
+    """Ids of the tokens made with this one, with those, and so on."""
+    found = [id]
+    for one in found:  # grows as we go; a token has one parent, made before it, so that none comes twice
+        found += [token.id for token in tokens if token.parent == one]
+    return found[1:]
 
 
 def _put(kind: str, id: str, body: msgspec.Struct, keys: dict[str, str]) -> Put:

@@ -3,7 +3,8 @@
 An alarm is (device, kind, subject). It is raised by an event in state ``raised`` and ended by one in state ``cleared``, or by the occurrence of the
 kind that its row of ``core.events.TABLE`` names. Its state is a document that is written in the same commit as the event (``writes``),
 its history is the journal. Event time decides: an event that is older than the one that made the present state changes nothing, in
-whatever order a device delivers; of equal times the one that came later.
+whatever order a device delivers; of equal times the one that came later. An event of a clock that is more than 60 s ahead counts as of its
+arrival, so that no alarm is frozen until that time has come.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from gridloom.core.errors import Conflict, NotFound
 from gridloom.core.events import TABLE, clears, new_event
 from gridloom.core.model import Event, EventState, Principal, Severity, TimeSource
 from gridloom.core.ports import Bus, Delete, JournalFilter, Put, Store, Write
-from gridloom.core.registry import Recorder, Registry
+from gridloom.core.registry import CLOCK_AHEAD, Recorder, Registry
 from gridloom.core.subjects import DeviceState
 
 SPACE, KIND = "core", "alarm"
@@ -40,8 +41,8 @@ class Acknowledgement(msgspec.Struct, frozen=True, omit_defaults=True):
 class Alarm(msgspec.Struct, frozen=True, omit_defaults=True):
     """The present state of (device, kind, subject). Times in µs as the events told them.
 
-    ``raised`` is when the condition began, ``cleared`` when it ended; ``updated`` the time of the event that decided the state and ``event``
-    its id; ``count`` how often it was raised since it began.
+    ``raised`` is when the condition began, ``cleared`` when it ended; ``updated`` the time of the event that decided the state (its
+    arrival when its clock was far ahead) and ``event`` its id; ``count`` how often it was raised since it began.
     """
 
     id: str
@@ -222,23 +223,24 @@ def _step(alarm: Alarm | None, event: Event, id: str, kind: str, state: EventSta
             return None
         account, note = str(event.data.get("account", "")), str(event.data.get("note", ""))
         return msgspec.structs.replace(alarm, acknowledged=Acknowledgement(account, event.time, note))
-    if alarm is not None and event.time < alarm.updated:
+    moment = event.time if event.time <= event.received + CLOCK_AHEAD else event.received
+    if alarm is not None and moment < alarm.updated:
         return None  # late: something newer is known
     if state is EventState.CLEARED:
         if alarm is None:
             if event.source is TimeSource.HUB:
                 return None  # the hub's own clock never runs late: there is nothing to end
             # The raise may still come (it is older): this keeps it from raising an alarm that is over.
-            return Alarm(id, event.device, kind, event.severity, state, event.time, event.time, event.id, event.subject, count=0, cleared=event.time)
+            return Alarm(id, event.device, kind, event.severity, state, event.time, moment, event.id, event.subject, count=0, cleared=event.time)
         if alarm.state is EventState.CLEARED:
-            return msgspec.structs.replace(alarm, updated=event.time, event=event.id) if event.time > alarm.updated else None
-        return msgspec.structs.replace(alarm, state=state, updated=event.time, event=event.id, cleared=event.time)
+            return msgspec.structs.replace(alarm, updated=moment, event=event.id) if moment > alarm.updated else None
+        return msgspec.structs.replace(alarm, state=state, updated=moment, event=event.id, cleared=event.time)
     if alarm is None or alarm.state is EventState.CLEARED:
-        return Alarm(id, event.device, kind, event.severity, state, event.time, event.time, event.id, event.subject, event.message, dict(event.data))
+        return Alarm(id, event.device, kind, event.severity, state, event.time, moment, event.id, event.subject, event.message, dict(event.data))
     return msgspec.structs.replace(
         alarm,
         severity=event.severity,
-        updated=event.time,
+        updated=moment,
         event=event.id,
         message=event.message or alarm.message,
         data=dict(event.data) or alarm.data,

@@ -152,7 +152,8 @@ class Commands:
 
         ``expires_in`` (s): until when it may be sent; without it 24 h when it waits for the device, else a minute or twice the verb's time-out.
         ``wait_online``: wait for a device that is offline instead of raising Offline. ``id``: the caller's own; a repeated one returns the order that
-        has it. ``origin``: what the API needs to answer its client. ``writes`` go into the same commit.
+        has it (secrets are not compared: those of an order that has ended are gone). ``origin``: what the API needs to answer its client.
+        ``writes`` go into the same commit.
 
         Raises NotFound, Forbidden, InvalidInput (``$.verb``, ``$.arguments…``, ``$.expires_in``, ``$.id``), Unsupported, Refused (not admitted, too
         many waiting), Offline, Conflict (the id is that of another order), StorageFull. Then nothing was accepted and nothing will be sent.
@@ -161,7 +162,7 @@ class Commands:
             if not _ID.fullmatch(id):
                 reason = "expected 1 to 64 of A-Z a-z 0-9 - _ ."
                 raise InvalidInput(f"id of an order: {reason}", (FieldFault("$.id", reason),))
-            existing = await self._repeated(principal, id, device, verb)
+            existing = await self._repeated(principal, id, device, verb, arguments)
             if existing is not None:
                 return existing
         found, row = await self._allowed(principal, device, verb, arguments, expires_in, wait_online)
@@ -378,13 +379,15 @@ class Commands:
             raise
         return found, row
 
-    async def _repeated(self, principal: Principal, id: str, device: str, verb: str) -> Command | None:
+    async def _repeated(self, principal: Principal, id: str, device: str, verb: str, arguments: Mapping[str, Any]) -> Command | None:
         try:
             known = (await self._load(id)).command
         except NotFound:
             return None
         if known.account != principal.account or known.device != device or known.verb != verb:
             raise Conflict(f"the id {id[:60]!r} is that of another order")
+        if _comparable(verb, known.arguments) != _comparable(verb, arguments):
+            raise Conflict(f"the id {id[:60]!r} is that of another order: {verb} with other arguments")
         return _for_people(known)
 
     async def _accept(self, principal: Principal, command: Command, row: verbs.Verb, writes: tuple[Write, ...]) -> Command:
@@ -393,7 +396,7 @@ class Commands:
         try:
             commit = await self._intake.commit([_put(command, expect=0), line, *writes])
         except Conflict:
-            existing = await self._repeated(principal, command.id, command.device, command.verb)
+            existing = await self._repeated(principal, command.id, command.device, command.verb, command.arguments)
             if existing is None:  # it was an ``expect`` of the caller's own writes
                 raise
             return existing
@@ -758,6 +761,11 @@ def _shown(command: Command) -> Command:
     if command.state.final and command.verb not in verbs.TABLE:
         return command
     return msgspec.structs.replace(command, arguments=verbs.masked(command.verb, command.arguments))
+
+
+def _comparable(verb: str, arguments: Mapping[str, Any]) -> Any:
+    """Arguments as they come back from the store once the order has ended: JSON values, secrets masked."""
+    return msgspec.json.decode(msgspec.json.encode(verbs.masked(verb, arguments)))
 
 
 def _for_people(command: Command) -> Command:

@@ -267,7 +267,7 @@ _HUB = (
     _alarm("certificate.expiring",  _WARNING,  "A certificate ends soon or has ended."),
     _alarm("storage.full",          _CRITICAL, "The disk is full: readings are not stored until there is space."),
     _alarm("storage.low",           _WARNING,  "The disk is nearly full."),
-    _event("storage.quarantined",   _CRITICAL, "The store was damaged; it was set aside and a new one begun."),
+    _alarm("storage.quarantined",   _CRITICAL, "The store was damaged; it was set aside and a new one begun.", cleared_by="storage.restored"),
     _event("storage.backup",        _INFO,     "A backup was made."),
     _event("storage.restored",      _WARNING,  "The store was restored from a backup."),
     _event("alarm.acknowledged",    _INFO,     "Somebody said that an alarm was seen."),

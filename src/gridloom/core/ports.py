@@ -338,7 +338,11 @@ class Store(Protocol):
         ...
 
     async def commit(self, writes: Sequence[Write]) -> Commit:
-        """All of the writes or none, on disk (fsync) before it returns. Raises Conflict when an ``expect`` is not met."""
+        """All of the writes or none, on disk (fsync) before it returns. Raises Conflict when an ``expect`` is not met.
+
+        Samples and journal share one sequence: the cursor of a commit (an empty one, too) is behind everything kept before it, and
+        good for both.
+        """
         ...
 
     async def compact(self) -> None:

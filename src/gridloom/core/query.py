@@ -51,6 +51,7 @@ _STEPS = {
     Step.YEAR: 365 * _DAY,
 }
 
+_REGISTERS = tuple(measurand.name for measurand in TABLE.values() if measurand.register)
 _event_decoder = msgspec.json.Decoder(Event)
 
 
@@ -158,7 +159,7 @@ class Query:
         """One question over any device × measurand × phase × tariff × time × operator × step.
 
         Raises InvalidInput with every fault: ``$.begin``, ``$.end`` (begins after it ends, more than 10,000 buckets per series), ``$.zone``,
-        ``$.measurands[…]``, ``$.operator`` (delta of what is no register).
+        ``$.measurands[…]``, ``$.operator`` (delta of what is no register). Without measurands delta is of all registers.
         """
         faults = _range(query.begin, query.end)
         if not faults and query.step in _STEPS:
@@ -172,7 +173,11 @@ class Query:
                 if measurand in TABLE and not TABLE[measurand].register:
                     faults.append(FieldFault("$.operator", f"delta is for registers, and {measurand} is none"))
         allowed = await self._filter(principal, query.filter, faults)
-        return [] if allowed is None else await self.store.samples.aggregate(msgspec.structs.replace(query, filter=allowed))
+        if allowed is None:
+            return []
+        if query.operator is Operator.DELTA and allowed.measurands is None:
+            allowed = msgspec.structs.replace(allowed, measurands=_REGISTERS)
+        return await self.store.samples.aggregate(msgspec.structs.replace(query, filter=allowed))
 
     # ----------------------------------------------------------------------------------------------------------- journal
 

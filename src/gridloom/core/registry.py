@@ -156,8 +156,13 @@ class Follow:
 
     def _take(self, value: LatestValue) -> None:
         known = self._values.get(value.type)
-        if known is None or (value.time, value.received) >= (known.time, known.received):
+        if known is None or _moment(value) >= _moment(known):
             self._values[value.type] = value
+
+
+def _moment(value: LatestValue) -> tuple[int, int]:
+    """What makes a value newer than another. The store may have nothing but a value of a clock far ahead: that gives way to what comes."""
+    return (value.time if value.time <= value.received + CLOCK_AHEAD else value.received - CLOCK_AHEAD, value.received)
 
 
 class Registry:

@@ -29,7 +29,7 @@ from gridloom.core.measurands import TABLE
 from gridloom.core.metrics import Metrics
 from gridloom.core.model import Device, Event, EventState, MeterReading, Phase, Quality, ReadingType, Severity
 from gridloom.core.ports import Bus
-from gridloom.core.registry import Registry
+from gridloom.core.registry import CLOCK_AHEAD, Registry
 from gridloom.core.subjects import DeviceState
 
 if TYPE_CHECKING:
@@ -233,6 +233,8 @@ class Rules:
                     events.append(self._event(silence, EventState.CLEARED, None, "Readings come again.", {}))
         if not watched.rules:
             return
+        if reading.time > reading.received + CLOCK_AHEAD:  # judged as of its arrival, so that no rule waits for a moment that is far away
+            reading = msgspec.structs.replace(reading, time=reading.received)
         for one in reading.readings:
             watches = watched.by_type.get(one.type)
             if watches is None:

@@ -1,7 +1,7 @@
 """Events for other people's servers: CloudEvents 1.0 (structured mode, JSON), signed as Standard Webhooks, through the outbox.
 
 A target gets each event that matches its filter, in order per device, at least once; ``webhook-id`` stays the same however often it is tried, so that
-the other side can tell. How a request is posted, and which addresses are refused, is injected: the core knows no HTTP library.
+the other side can tell. How a request is posted, and which addresses are refused, is the injected ``post``'s matter: the core knows no HTTP library.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import hashlib
 import hmac
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from gridloom.core.clock import Clock, rfc3339
-from gridloom.core.errors import FieldFault, InvalidInput, Refused
+from gridloom.core.errors import FieldFault, InvalidInput
 from gridloom.core.model import Event, Severity
 from gridloom.core.outbox import DeliveryFailed, Outbox, Outgoing
 from gridloom.core.ports import Put
@@ -33,15 +34,12 @@ _GONE = 410
 Post = Callable[[str, Mapping[str, str], bytes, float], Awaitable[int]]
 """``await post(url, headers, body, timeout)`` -> HTTP status. Follows no redirect. Raises OSError or TimeoutError when there is no answer."""
 
-Guard = Callable[[str], Awaitable[None]]
-"""``await guard(url)`` raises Refused for an address that must not be asked (loopback, private…)."""
-
 
 class WebhookTarget(msgspec.Struct, frozen=True, kw_only=True):
     """Where to, and what. ``name`` is unique and goes to logs instead of the URL, which may hold credentials.
 
-    ``secret`` as Standard Webhooks writes it (``whsec_`` and base64) or any text; empty sends unsigned. ``kinds`` may end in ``.*``; no kinds or
-    devices means any.
+    ``secret`` as Standard Webhooks writes it (``whsec_`` and base64) or any text; empty sends unsigned. ``kinds`` may end in ``.*``, in
+    ``devices`` ``*`` stands for anything; no kinds or devices means any.
     """
 
     name: str
@@ -56,7 +54,7 @@ class WebhookTarget(msgspec.Struct, frozen=True, kw_only=True):
 
     def wants(self, event: Event) -> bool:
         """Whether the target is told of the event."""
-        if event.severity.rank < self.min_severity.rank or (self.devices and event.device not in self.devices):
+        if event.severity.rank < self.min_severity.rank or (self.devices and not any(device_matches(one, event.device) for one in self.devices)):
             return False
         return not self.kinds or any(kind_matches(pattern, event.kind) for pattern in self.kinds)
 
@@ -64,6 +62,11 @@ class WebhookTarget(msgspec.Struct, frozen=True, kw_only=True):
 def kind_matches(pattern: str, kind: str) -> bool:
     """``device.*`` is every kind below ``device``; anything else is itself."""
     return kind.startswith(pattern[:-1]) if pattern.endswith(".*") else kind == pattern
+
+
+def device_matches(pattern: str, device: str) -> bool:
+    """As in rules: only ``*`` is special, brackets and question marks may be part of an identity."""
+    return pattern == device or ("*" in pattern and fnmatchcase(device, pattern.replace("[", "[[]").replace("?", "[?]")))
 
 
 def secret_key(secret: str) -> bytes:
@@ -133,7 +136,6 @@ class Webhooks:
         outbox: Outbox,
         clock: Clock,
         post: Post,
-        guard: Guard | None = None,
         source: str = "/gridloom",
     ) -> None:
         self._targets = {target.name: target for target in targets}
@@ -143,7 +145,6 @@ class Webhooks:
         self._outbox = outbox
         self._clock = clock
         self._post = post
-        self._guard = guard
         self._source = source
         outbox.register(QUEUE, self._deliver)
 
@@ -159,11 +160,6 @@ class Webhooks:
         target = self._targets.get(entry.target)
         if target is None:
             raise DeliveryFailed("this target is no longer configured", permanent=True)
-        if self._guard is not None:
-            try:
-                await self._guard(target.url)
-            except Refused as refused:
-                raise DeliveryFailed(refused.message) from refused
         body = msgspec.json.encode(entry.payload)
         now = self._clock.now() // 1_000_000
         status = await self._post(target.url, headers(str(entry.payload["id"]), now, body, self._keys[target.name]), body, TIMEOUT)

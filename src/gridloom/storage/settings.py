@@ -32,6 +32,7 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ``group_rows``: at most so many readings in one transaction, so that a ``commit`` never waits long behind them.
     ``queue_rows`` / ``queue_bytes``: what may wait for the writer; beyond it ``append`` waits before it takes more.
     ``probe_seconds``: how often a full disk is tried again. ``check_seconds``: the longest a check at start may take.
+    ``quarantine``: whether a damaged store is set aside and a new one begun; else opening it raises StorageCorrupt and touches nothing.
     ``background``: whether compaction, roll-ups and retention run by themselves (tests call ``compact()`` instead).
     """
 
@@ -49,3 +50,4 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     check_seconds: float = 10.0
     readers: int = 2
     background: bool = True
+    quarantine: bool = True

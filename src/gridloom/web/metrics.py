@@ -34,13 +34,11 @@ class Exposition:
     def __init__(self, metrics: Metrics) -> None:
         # Imported when first asked: most starts of a hub are looked at by nobody's Prometheus in their first second.
         from prometheus_client import CollectorRegistry
-        from prometheus_client.platform_collector import PlatformCollector
         from prometheus_client.process_collector import ProcessCollector
 
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_CoreCollector(metrics))
         ProcessCollector(namespace="gridloom", registry=self._registry)
-        PlatformCollector(registry=self._registry)
 
     def render(self) -> bytes:
         """The text exposition format 0.0.4."""
@@ -130,7 +128,7 @@ async def version(request: Request[Any, Any, Any]) -> Version:
 async def metrics(request: Request[Any, Any, Any]) -> bytes:
     """Prometheus text format, base units, prefix `gridloom_`.
 
-    A token of an admin or operator is needed, except from the hub's own machine while it listens on loopback only.
+    A token of an admin or operator is needed, except from the hub's own machine while it listens on loopback only and `[http] local_viewer` is on.
     """
     state = request.app.state
     hub: Hub = state["hub"]

@@ -94,10 +94,12 @@ def operation(
     body_schema: Callable[[Any], dict[str, Any]] | None = None,
     anonymous: bool = False,
     hide: tuple[str, ...] = (),
+    check: problems.BodyCheck | None = None,
 ) -> Callable[[Callable[..., Awaitable[Any]]], HTTPRouteHandler]:
     """Make a route of a coroutine. ``path`` is written ``/devices/{device_id}``; ``refuses`` adds statuses with their reasons.
 
-    ``hide`` are members of the body whose values no refusal repeats; ``anonymous`` needs nobody to be signed in.
+    ``hide`` are members of the body whose values no refusal repeats; ``check`` finds faults of the body that its type cannot;
+    ``anonymous`` needs nobody to be signed in. One refusal names the faults of path, query and body together.
     """
 
     def decorate(function: Callable[..., Awaitable[Any]]) -> HTTPRouteHandler:
@@ -137,14 +139,27 @@ def operation(
                 principal: Principal = await state["signin"].find(scope)  # before anything else is looked at
                 if wants_principal:
                     arguments["principal"] = principal
-            for name in path_names:
-                arguments[name] = _path_value(name, scope["path_params"][name])
-            if takes_query is not None:
-                arguments["query"] = problems.query(takes_query, scope["query_string"])
-            elif scope["query_string"]:
-                problems.query(_Nothing, scope["query_string"])
-            if takes_body is not None:
-                arguments["body"] = problems.body(takes_body, request.headers.get("content-type", ""), await request.body(), hide)
+            wrong: list[problems.RequestFault] = []
+            try:
+                for name in path_names:
+                    arguments[name] = _path_value(name, scope["path_params"][name])
+            except problems.RequestFault as fault:
+                wrong.append(fault)
+            try:
+                if takes_query is not None:
+                    arguments["query"] = problems.query(takes_query, scope["query_string"])
+                elif scope["query_string"]:
+                    problems.query(_Nothing, scope["query_string"])
+            except problems.RequestFault as fault:
+                wrong.append(fault)
+            try:
+                if takes_body is not None:
+                    content_type = request.headers.get("content-type", "")
+                    arguments["body"] = problems.body(takes_body, content_type, await request.body(), hide, check)
+            except problems.RequestFault as fault:
+                wrong.append(fault)
+            if wrong:
+                raise problems.together(wrong)
             if wants_hub:
                 arguments["hub"] = state["hub"]
             if wants_request:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -91,35 +92,67 @@ _OF_STATUS: Mapping[int, str] = {
 
 
 class RequestFault(InvalidInput):
-    """A wrong request whose offending fields are known to be in one place: ``body``, ``query``, ``path`` or ``header``."""
+    """A wrong request of whose offending fields it is known where they are: ``body``, ``query``, ``path`` or ``header``."""
 
     def __init__(self, location: str, found: tuple[FieldFault, ...], *, code: str = "invalid-input", status: int = 400) -> None:
         super().__init__(faults.summary(f"the request's {location}", found), found)
-        self.location = location
+        self.located = tuple(Fault(location, fault.path, fault.reason) for fault in found)
         self.code = code
         self.status = status
+
+
+def together(found: Sequence[RequestFault]) -> RequestFault:
+    """One refusal that names what all of them name; where one is not a plain 400 (the body is no JSON at all), its code and status stand."""
+    if len(found) == 1:
+        return found[0]
+    known = next((one for one in found if one.status != 400), found[0])
+    every = RequestFault("request", tuple(fault for one in found for fault in one.faults), code=known.code, status=known.status)
+    every.message = "; ".join(one.message for one in found)
+    every.located = tuple(fault for one in found for fault in one.located)
+    return every
 
 
 # --------------------------------------------------------------------------------------------------------------- reading
 
 
-def body(type: type[T], content_type: str, raw: bytes, hide: Collection[str] = ()) -> T:
-    """The JSON body as ``type``. Raises RequestFault: 415 for another media type, 400 with every offending path."""
+BodyCheck = Callable[[Any], Iterable[FieldFault]]
+"""Further faults of a body, given as plain JSON: what its type alone cannot say."""
+
+
+def body(type: type[T], content_type: str, raw: bytes, hide: Collection[str] = (), check: BodyCheck | None = None) -> T:
+    """The JSON body as ``type``. Raises RequestFault: 415 for another media type, 400 with every offending path, those of ``check`` too."""
     media = content_type.partition(";")[0].strip().lower()
     if media != "application/json" and not (media.startswith("application/") and media.endswith("+json")):
         came = f"got {media[:60]}" if media else "none came"
         raise RequestFault("header", (FieldFault("$.content-type", f"expected application/json, {came}"),), code="unsupported-media-type", status=415)
     if not raw:
         raise RequestFault("body", (FieldFault("$", "is missing: expected a JSON document"),))
+    offending: tuple[FieldFault, ...] = ()
     try:
         found = faults.read_json(type, raw, hide=hide)
     except InvalidInput as error:
-        raise RequestFault("body", error.faults) from None
-    if b"\\u0000" in raw:  # a NUL byte itself is no JSON
-        nul = _nul_path(msgspec.json.decode(raw), "$")
-        if nul is not None:
-            raise RequestFault("body", (FieldFault(nul, "holds the character NUL"),))
+        offending = error.faults
+    for fault in _beyond_type(raw, check):
+        if all(fault.path != other.path for other in offending):
+            offending += (fault,)
+    if offending:
+        raise RequestFault("body", offending[: faults.MOST])
     return found
+
+
+def _beyond_type(raw: bytes, check: BodyCheck | None) -> list[FieldFault]:
+    """Faults of a body that its type does not know of."""
+    nul = b"\\u0000" in raw  # a NUL byte itself is no JSON
+    if not nul and check is None:
+        return []
+    try:
+        data = msgspec.json.decode(raw)
+        found = [FieldFault(path, "holds the character NUL") for path in islice(_nul_paths(data, "$"), faults.MOST)] if nul else []
+    except ValueError:
+        return []  # no JSON: that was said already
+    except RecursionError:
+        return [FieldFault("$", "nested too deeply")]
+    return found if check is None else [*found, *check(data)]
 
 
 def query(type: type[T], query_string: bytes) -> T:
@@ -197,20 +230,20 @@ def _coerced(info: inspect.Type, text: str) -> Any:
     return text
 
 
-def _nul_path(data: Any, path: str) -> str | None:
-    """Where a string with the character NUL is: no store keeps one, and no device name has one."""
+def _nul_paths(data: Any, path: str) -> Iterator[str]:
+    """Where strings with the character NUL are: no store keeps one, and no device name has one."""
     if isinstance(data, str):
-        return path if "\0" in data else None
-    if isinstance(data, list):
-        return next((found for index, item in enumerate(data) if (found := _nul_path(item, f"{path}[{index}]"))), None)
-    if isinstance(data, dict):
+        if "\0" in data:
+            yield path
+    elif isinstance(data, list):
+        for index, item in enumerate(data):
+            yield from _nul_paths(item, f"{path}[{index}]")
+    elif isinstance(data, dict):
         for key, item in data.items():
             here = faults.member(path, key)
             if "\0" in key:
-                return here
-            if (found := _nul_path(item, here)) is not None:
-                return found
-    return None
+                yield here
+            yield from _nul_paths(item, here)
 
 
 # ------------------------------------------------------------------------------------------------------------- answering
@@ -225,8 +258,8 @@ def of_error(error: GridloomError, method: str = "GET") -> Problem:
     """The problem that an error of the core is. Where the core named fields, they were in the body, or in the query if there is none."""
     errors: tuple[Fault, ...] = ()
     if isinstance(error, InvalidInput):
-        location = error.location if isinstance(error, RequestFault) else "query" if method in ("GET", "HEAD", "DELETE") else "body"
-        errors = tuple(Fault(location, fault.path, fault.reason) for fault in error.faults)
+        location = "query" if method in ("GET", "HEAD", "DELETE") else "body"
+        errors = error.located if isinstance(error, RequestFault) else tuple(Fault(location, one.path, one.reason) for one in error.faults)
     detail = "" if error.status == 500 else error.message
     return problem(error.code, error.status, detail, errors)
 

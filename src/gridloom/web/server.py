@@ -147,6 +147,7 @@ class HttpServer:
         )
         config.load()
         loop = asyncio.get_running_loop()
+        await self._live.start()  # before the first reader can come
         try:
             self._server = await loop.create_server(
                 lambda: config.http_protocol_class(config=config, server_state=self._state, app_state={}, _loop=loop),  # type: ignore[call-arg]
@@ -157,8 +158,8 @@ class HttpServer:
                 ssl_handshake_timeout=HEADER_SECONDS if self._tls_cert else None,
             )
         except OSError as error:
+            self._live.close()
             raise ConfigurationError(self._cannot_listen(error)) from error
-        self._live.start()
         self._tell_date()
         bound = self._server.sockets[0].getsockname()
         host = f"[{bound[0]}]" if ":" in bound[0] else bound[0]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -93,10 +93,21 @@ class SignIn:
             return msgspec.structs.replace(self._local_viewer, address=visitor.address, client=visitor.client)
         raise Unauthenticated(_REALM)
 
-    async def scraper(self, scope: Mapping[str, Any]) -> Principal | None:
-        """Who reads ``/metrics``; None is a program on this machine, which needs no token. Raises Unauthenticated."""
+    def watch(self, scope: Mapping[str, Any]) -> Callable[[], bool]:
+        """Whether what this request was signed in with still counts, to be asked again and again: one look-up in memory.
+
+        It ends with the token (revoked, expired) and the account (disabled); a local session lasts as long as this process.
+        """
         visitor = Visitor.of(scope)
-        if not visitor.authorization and self.local(visitor):
+        if not visitor.authorization:
+            return lambda: True
+        secret = _secret(visitor)
+        return lambda: self._accounts.authenticate_token(secret) is not None
+
+    async def scraper(self, scope: Mapping[str, Any]) -> Principal | None:
+        """Who reads ``/metrics``; None is a program on this machine, which needs no token (with ``local_viewer``). Raises Unauthenticated."""
+        visitor = Visitor.of(scope)
+        if not visitor.authorization and self._settings.local_viewer and self.local(visitor):
             return None
         return await self.find(scope)
 
@@ -107,11 +118,7 @@ class SignIn:
         return f"{_cookie_name(scope)}={self._local_secret}; Path=/; HttpOnly; SameSite=Strict"
 
     async def _of_token(self, visitor: Visitor) -> Principal:
-        scheme, _, secret = visitor.authorization.partition(" ")
-        secret = secret.strip()
-        if scheme.lower() != "bearer" or not secret:
-            raise Unauthenticated(_REALM)
-        principal = await self._accounts.lookup_token(secret, visitor.address, visitor.client)
+        principal = await self._accounts.lookup_token(_secret(visitor), visitor.address, visitor.client)
         if principal is None:
             raise Unauthenticated("this token is not valid: unknown, revoked or expired")
         return principal
@@ -125,6 +132,15 @@ class SignIn:
             if key == name and hmac.compare_digest(value.encode("latin-1"), self._local_secret.encode()):
                 return True
         return False
+
+
+def _secret(visitor: Visitor) -> str:
+    """The token that came. Raises Unauthenticated when the header is not a bearer's."""
+    scheme, _, secret = visitor.authorization.partition(" ")
+    secret = secret.strip()
+    if scheme.lower() != "bearer" or not secret:
+        raise Unauthenticated(_REALM)
+    return secret
 
 
 async def provide_principal(request: Request[Any, Any, Any]) -> Principal:

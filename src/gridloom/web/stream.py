@@ -5,9 +5,11 @@ grants), and the same bytes object is handed to every stream of the group. Each 
 batches, is told so by a ``gap`` event, and slows nobody.
 
 Every message has an id that survives a restart of the hub: the place in this process's ring of recent messages, and behind
-it the store's own cursors. ``Last-Event-ID`` resumes from the ring, else from the store (readings and events), else from now: with a
-``gap`` event that gives the reason, and the current values. Delivery is at least once: after a resume from the store a message may
-come twice, with the same content.
+it the store's own cursors. ``Last-Event-ID`` resumes from the ring, else from the store (readings and events; a ``gap`` event says that orders
+and states of devices are not kept there), else from now: with a ``gap`` event that gives the reason, and the current values. Delivery is at
+least once: after a resume from the store a message may come twice, with the same content.
+
+Whether a token still opens the hub is asked before every batch is sent, and every second of streams that are silent.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from litestar.exceptions import MethodNotAllowedException
 from litestar.handlers import asgi
 from msgspec import Meta
 
-from gridloom.core.errors import GridloomError, InvalidInput, NotFound
+from gridloom.core.errors import InvalidInput, NotFound, StorageError
 from gridloom.core.hub import Hub
 from gridloom.core.model import Command, Device, Event, MeterReading, Principal, Reading, Severity, TimeSource
 from gridloom.core.ports import JournalFilter, LatestValue
@@ -43,7 +45,10 @@ RING_MESSAGES = 2_000
 RING_BYTES = 2_097_152
 QUEUE_BYTES = 1_048_576
 REPLAY_LIMIT = 10_000
-"""A resume from the store gives at most this many readings; who was away longer is told of a gap."""
+"""A resume from the store gives about this many readings and events; who was away longer is told of a gap."""
+REPLAY_PAGE = 500
+LOOK_SECONDS = 1.0
+"""How often the sign-ins of silent streams are looked at again."""
 
 Sort = Literal["reading", "event", "command", "device"]
 SORTS: tuple[Sort, ...] = ("reading", "event", "command", "device")
@@ -179,9 +184,10 @@ class Group:
 
 
 class Stream:
-    """One reader's bounded queue of encoded batches."""
+    """One reader's bounded queue of encoded batches. ``signed_in`` says whether what the reader signed in with still counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, signed_in: Callable[[], bool] = lambda: True) -> None:
+        self.signed_in = signed_in
         self.queue: deque[tuple[bytes, int]] = deque()
         self.bytes = 0
         self.dropped = 0
@@ -221,9 +227,15 @@ class Stream:
         self.ended = True
         self.woken.set()
 
+    def over(self) -> bool:
+        """Whether nothing more may be sent; looks at the sign-in now."""
+        if not self.ended and not self.signed_in():
+            self.end()
+        return self.ended
+
 
 class Gap(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something is missing at this place of the stream. ``reason``: ``slow-reader``, ``too-old`` or ``too-much``."""
+    """Something is missing at this place of the stream. ``reason``: ``slow-reader``, ``too-old``, ``too-much`` or ``not-kept``."""
 
     reason: str
     detail: str
@@ -252,6 +264,7 @@ class Live:
         self._groups: dict[tuple[Selection, frozenset[tuple[str, str]], str], Group] = {}
         self._flushing: asyncio.TimerHandle | None = None
         self._beating: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
         self._closed = False
         self._stop_listening: list[Callable[[], None]] = []
         self._dropped = hub.metrics.counter("gridloom_http_stream_dropped_messages_total", "Messages not sent because a reader was too slow.")
@@ -261,8 +274,15 @@ class Live:
         """Open streams."""
         return float(sum(len(group.streams) for group in self._groups.values()))
 
-    def start(self) -> None:
-        """Begin to listen to the bus."""
+    async def start(self) -> None:
+        """Begin to listen to the bus, from where the store is now: an id must say what came before it also while nothing has come yet.
+
+        The place is taken before listening begins, so that a resume can only repeat, never leave out.
+        """
+        try:
+            self._samples = self._journal = (await self._hub.query.store.commit(())).cursor
+        except StorageError as error:  # a hub whose disk is full still serves; ids without a place are answered with a gap
+            log.warning("the live stream cannot be resumed from the store yet", extra={"reason": error.message})
         listen = self._hub.bus.listen
         self._stop_listening = [listen(pattern, self._hear) for pattern in (ALL_READINGS, ALL_EVENTS, ALL_COMMANDS, ALL_DEVICES)]
 
@@ -272,10 +292,10 @@ class Live:
         for stop in self._stop_listening:
             stop()
         self._stop_listening = []
-        for timer in (self._flushing, self._beating):
+        for timer in (self._flushing, self._beating, self._looking):
             if timer is not None:
                 timer.cancel()
-        self._flushing = self._beating = None
+        self._flushing = self._beating = self._looking = None
         for group in self._groups.values():
             for stream in group.streams:
                 stream.end()
@@ -364,13 +384,22 @@ class Live:
             return Device(id=id, integration=integration, identity=identity)
 
     def _beat(self) -> None:
-        """A comment line for every stream, so that a proxy keeps the connection and a dead reader is found; sign-ins are looked at again."""
+        """A comment line for every stream, so that a proxy keeps the connection and a dead reader is found."""
         self._beating = None
         for group in self._groups.values():
             for stream in group.streams:
                 stream.put(b": \n\n", 0)
         if self._groups and not self._closed:
             self._beating = asyncio.get_running_loop().call_later(self._settings.heartbeat, self._beat)
+
+    def _look(self) -> None:
+        """End the streams whose token was revoked, has expired, or whose account was disabled."""
+        self._looking = None
+        for group in self._groups.values():
+            for stream in group.streams:
+                stream.over()
+        if self._groups and not self._closed:
+            self._looking = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
     # --------------------------------------------------------------------------------------------------------- one reader
 
@@ -384,6 +413,8 @@ class Live:
         group.streams.add(stream)
         if self._beating is None and not self._closed:
             self._beating = asyncio.get_running_loop().call_later(self._settings.heartbeat, self._beat)
+        if self._looking is None and not self._closed:
+            self._looking = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
         def leave() -> None:
             group.streams.discard(stream)
@@ -421,10 +452,11 @@ class Live:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": b""})
             return
-        stream = Stream()
+        stream = Stream(signin.watch(scope))
         # From here to _join nothing is awaited: no message can fall between what is replayed and what is live.
         self._flush_now()
         replay, cursors = self._after(last_id, selection, principal) if last_id else (b"", None)
+        here = self._id(self._last_number)
         leave = self._join(selection, principal, stream)
         listening = asyncio.ensure_future(_until_gone(receive, stream))
         ending = None
@@ -434,10 +466,10 @@ class Live:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": b": gridloom\nretry: 2000\n\n" + (replay or b""), "more_body": True})
             if last_id and replay is None:
-                await self._from_store(cursors, selection, principal, send, stream)
+                await self._from_store(cursors, Group(selection, principal), here, send, stream)
             elif query.current:
-                await self._current(selection, principal, send, stream)
-            await self._pump(scope, principal, stream, send, signin)
+                await self._current(Group(selection, principal), here, send, stream)
+            await self._pump(stream, send)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             leave()
@@ -450,93 +482,71 @@ class Live:
             self._flushing.cancel()
             self._flush()
 
-    async def _pump(self, scope: MutableMapping[str, Any], principal: Principal, stream: Stream, send: Any, signin: SignIn) -> None:
-        clock = self._hub.clock
-        checked = clock.monotonic()
+    async def _pump(self, stream: Stream, send: Any) -> None:
         while not self._closed:
             await stream.woken.wait()
-            batch = stream.take()
-            if batch:
-                await send({"type": "http.response.body", "body": batch, "more_body": True})
+            await _give(send, stream, stream.take())
             if stream.ended:
                 return
-            if clock.monotonic() - checked >= self._settings.heartbeat * 0.9:
-                checked = clock.monotonic()
-                try:
-                    again = await signin.find(scope)
-                except GridloomError:
-                    return  # the token was revoked or has expired
-                if again.grants != principal.grants:
-                    return  # what it may see has changed: the reader reconnects with its new grants
 
-    async def _from_store(self, cursors: tuple[str, str] | None, selection: Selection, principal: Principal, send: Any, stream: Stream) -> None:
+    async def _from_store(self, cursors: tuple[str, str] | None, group: Group, here: bytes, send: Any, stream: Stream) -> None:
         """Readings and events that a reader missed, longer ago than the ring goes back; then how things are now."""
-        reason = "the id of the last message is not one of this hub's" if cursors is None else ""
-        if cursors is not None:
-            try:
-                await self._replay(cursors, selection, principal, send, stream)
-            except (NotFound, InvalidInput):
-                reason = "what came behind the last message is no longer kept for resuming"
-            except _TooMuchError:
-                await send(
-                    {"type": "http.response.body", "body": gap("too-much", f"more than {REPLAY_LIMIT} messages were missed"), "more_body": True}
-                )
-        if reason:
-            await send({"type": "http.response.body", "body": gap("too-old", reason), "more_body": True})
-        await self._current(selection, principal, send, stream)
+        try:
+            if cursors is None:
+                raise NotFound("the id of the last message is not one of this hub's")
+            await self._replay(*cursors, group, send, stream)
+            unkept = sorted(group.selection.sorts & {"command", "device"})
+            if unkept:
+                detail = f"messages of the type {' and '.join(unkept)} that came behind the last message are not kept for resuming"
+                await _give(send, stream, gap("not-kept", detail))
+        except (NotFound, InvalidInput) as error:
+            detail = error.message if cursors is None else "what came behind the last message is no longer kept for resuming"
+            await _give(send, stream, gap("too-old", detail))
+        except _TooMuchError:
+            await _give(send, stream, gap("too-much", f"more than {REPLAY_LIMIT} messages were missed"))
+        await self._current(group, here, send, stream)
 
-    async def _replay(self, cursors: tuple[str, str], selection: Selection, principal: Principal, send: Any, stream: Stream) -> None:
-        samples, journal = cursors
-        if not samples and not journal:
+    async def _replay(self, samples: str, journal: str, group: Group, send: Any, stream: Stream) -> None:
+        """What the store has behind both cursors. Each id carries both, so that a reader cut off in the midst of this misses nothing either.
+
+        Raises NotFound, InvalidInput (a cursor says nothing, or is too old), _TooMuchError.
+        """
+        if not samples or not journal:
             raise NotFound("no cursor")
-        group = Group(selection, principal)
+        store = self._hub.query.store
         given = 0
-        batch: list[Message] = []
-        if "event" in selection.sorts and journal:
-            given += await self._replay_events(journal, group, send)
-        if "reading" in selection.sorts and samples:
-            async for cursor, reading in self._hub.query.store.samples.since(samples):
-                batch.append(Message("reading", reading.device, reading, self._foreign_id(cursor, journal)))
-                if len(batch) >= 200:
-                    await _send_parts(send, self._select(group, batch))
-                    given += len(batch)
-                    batch = []
-                    if stream.ended:
-                        return
-                    if given > REPLAY_LIMIT:
-                        raise _TooMuchError
-            await _send_parts(send, self._select(group, batch))
+        more = "event" in group.selection.sorts
+        while more and not stream.over():
+            events = await store.journal.entries(JournalFilter(stream="event"), limit=REPLAY_PAGE, cursor=journal, descending=False)
+            found = [Message("event", one.entry.device, _event(one.entry.body), _foreign_id(samples, one.cursor)) for one in events]
+            given = await self._give_page(found, given, group, send, stream)
+            journal = events[-1].cursor if events else journal
+            more = len(events) == REPLAY_PAGE
+        more = "reading" in group.selection.sorts
+        while more and not stream.over():
+            readings = [pair async for pair in store.samples.since(samples, limit=REPLAY_PAGE)]
+            found = [Message("reading", reading.device, reading, _foreign_id(cursor, journal)) for cursor, reading in readings]
+            given = await self._give_page(found, given, group, send, stream)
+            samples = readings[-1][0] if readings else samples
+            more = len(readings) == REPLAY_PAGE
 
-    async def _replay_events(self, journal: str, group: Group, send: Any) -> int:
-        given = 0
-        cursor = journal
-        while True:
-            found = await self._hub.query.store.journal.entries(JournalFilter(stream="event"), limit=500, cursor=cursor, descending=False)
-            messages = [Message("event", one.entry.device, _event(one.entry.body), self._foreign_id("", one.cursor)) for one in found]
-            await _send_parts(send, self._select(group, messages))
-            given += len(found)
-            if given > REPLAY_LIMIT:
-                raise _TooMuchError
-            if len(found) < 500:
-                return given
-            cursor = found[-1].cursor
+    async def _give_page(self, found: list[Message], given: int, group: Group, send: Any, stream: Stream) -> int:
+        """Send a page of a replay; the result is how many messages it has had so far."""
+        await _give(send, stream, b"".join(self._select(group, found)))
+        if given + len(found) > REPLAY_LIMIT:
+            raise _TooMuchError
+        return given + len(found)
 
-    def _foreign_id(self, samples: str, journal: str) -> bytes:
-        """An id that can only be resumed from the store: its place in the ring is not known."""
-        return f"-/0/{quote(samples, safe='')}/{quote(journal, safe='')}".encode()
-
-    async def _current(self, selection: Selection, principal: Principal, send: Any, stream: Stream) -> None:
-        """Every device that the reader may see, with its latest values."""
-        group = Group(selection, principal)
+    async def _current(self, group: Group, here: bytes, send: Any, stream: Stream) -> None:
+        """Every device that the reader may see, with its latest values. ``here`` is the id from which on the stream's queue has everything."""
         registry = self._hub.registry
-        here = self._id(self._last_number)
         for device in registry.devices():
             if stream.ended:
                 return
             messages = [Message("device", device.id, registry.state(device.id), here)]
-            if "reading" in selection.sorts:
+            if "reading" in group.selection.sorts:
                 messages.extend(Message("reading", device.id, one, here) for one in _readings(device.id, await registry.latest_values(device.id)))
-            await _send_parts(send, self._select(group, messages))
+            await _give(send, stream, b"".join(self._select(group, messages)))
 
 
 class _TooMuchError(Exception):
@@ -546,9 +556,17 @@ class _TooMuchError(Exception):
 _event = msgspec.json.Decoder(Event).decode
 
 
-async def _send_parts(send: Any, parts: list[bytes]) -> None:
-    if parts:
-        await send({"type": "http.response.body", "body": b"".join(parts), "more_body": True})
+def _foreign_id(samples: str, journal: str) -> bytes:
+    """An id that can only be resumed from the store: its place in the ring is not known."""
+    return f"-/0/{quote(samples, safe='')}/{quote(journal, safe='')}".encode()
+
+
+async def _give(send: Any, stream: Stream, batch: bytes) -> None:
+    """Send it, unless what the reader signed in with counts no longer: then the stream ends."""
+    if not stream.signed_in():
+        stream.end()
+    elif batch:
+        await send({"type": "http.response.body", "body": batch, "more_body": True})
 
 
 async def _until_gone(receive: Callable[[], Awaitable[Any]], stream: Stream) -> None:
@@ -577,8 +595,9 @@ OPERATION = Operation(
     description=(
         "Events are named `reading`, `event`, `command` and `device`, their data is the JSON of the same name elsewhere in this API; "
         "`gap` says that something is missing here, and why. Each has an `id`; the header `Last-Event-ID` resumes behind it, "
-        "also after a restart of the hub. Delivery is at least once. "
-        "A comment line comes at least every 15 s. A reader that is too slow loses the oldest messages and is told how many."
+        "also after a restart of the hub; `command` and `device` messages are not kept that long, a `gap` says so. Delivery is at least once. "
+        "A comment line comes at least every 15 s. Once its token is revoked or has expired, or its account is disabled, nothing more is sent, "
+        "and the stream ends within about a second. A reader that is too slow loses the oldest messages and is told how many."
     ),
     tag="stream",
     status=200,

@@ -1,7 +1,8 @@
 """What one line understood, on its way to registry and intake; and what happens to the line itself, as events, errors and figures.
 
 The reader never waits. Of frames that come faster than they can be stored the newest is kept and the others are counted; what a group says at
-once (an overload) takes a way of its own past the frames. Both ways are bounded. Troubles of a port are events of the hub with the port as
+once (an overload) takes a way of its own past the frames. Both ways are bounded. Events that find the disk full are kept, for the mapping does
+not say them again, and recorded when there is space. Troubles of a port are events of the hub with the port as
 their subject: a port has no device until a meter has told its number.
 """
 
@@ -17,13 +18,14 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from gridloom.core import subjects
-from gridloom.core.errors import GridloomError, NotFound
+from gridloom.core.errors import GridloomError, NotFound, StorageFull
 from gridloom.core.events import clears, new_event
 from gridloom.core.hub import Hub
 from gridloom.core.metrics import Metrics
 from gridloom.core.model import Device, Event, EventState
 from gridloom.core.ports import Put
 from gridloom.core.registry import Link
+from gridloom.core.subjects import ToldEvent
 from gridloom.integrations.tic.codec import Frame, Group, Statistics
 from gridloom.integrations.tic.labels import Mode
 from gridloom.integrations.tic.mapping import URGENT, Mapping, MappingState, device_id
@@ -32,7 +34,7 @@ from gridloom.integrations.tic.messages import ErrorKind, LineError, PortState
 log = logging.getLogger(__name__)
 
 EVENTS = 1_000
-"""Events that may wait for the store; then the oldest go, and are counted."""
+"""Events that may wait for the store, and as many again for space on its disk; then the oldest go, and are counted."""
 KEEP_SECONDS = 5.0
 """Seconds of the hub's clock between two writes of what the mapping remembers."""
 NOISY, QUIET = 0.8, 0.95
@@ -77,6 +79,7 @@ class Delivery:
         self._arrived = asyncio.Event()
         self._events: deque[tuple[list[Event], list[Put]]] = deque()
         self._happened = asyncio.Event()
+        self._kept: tuple[list[Event], list[Put]] = ([], [])  # what found the disk full, and the newest memory with it
         self._found = False
         self._troubles: dict[str, int] = {}  # kind of alarm -> how often in a row
         self._raised: set[str] = set()
@@ -90,6 +93,7 @@ class Delivery:
 
     async def run(self) -> None:
         """Store and record until cancelled."""
+        leave = self._hub.bus.listen(subjects.event(subjects.HUB), self._heard)
         tasks = [asyncio.create_task(work, name=f"tic {self.label}") for work in (self._store(), self._record())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -97,6 +101,7 @@ class Delivery:
                 if task.done():
                     task.result()
         finally:
+            leave()
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
@@ -105,8 +110,10 @@ class Delivery:
         """The line is read no longer. Never raises."""
         self._count_labels(self._counted)
         self._happen((), self._memory(at_once=True))
+        self._try_again()
         while self._events:
             await self._record_some()
+        self._figures.events.inc(len(self._kept[0]), port=self.label)
         if self._link is not None:
             self._link.detach("the hub no longer reads its line")
             self._link = None
@@ -213,7 +220,11 @@ class Delivery:
             self._refuse("other-line", f"{device_id(serial)} is read on another line")
             return
         readings, events = mapping.frame(frame, received, port)
-        await self._hub.intake.readings(readings)
+        try:
+            await self._hub.intake.readings(readings)
+        except StorageFull:
+            self._happen(events, self._memory(at_once=bool(events)))  # the readings are lost, but what they showed is not
+            raise
         self._figures.latency.observe(max(0.0, (self._hub.clock.now() - received) / 1_000_000))
         self._figures.frames.inc(port=self.label)
         if frame.partial:
@@ -269,6 +280,7 @@ class Delivery:
         while True:
             await self._happened.wait()
             self._happened.clear()
+            self._try_again()
             while self._events:
                 await self._record_some()
 
@@ -277,10 +289,29 @@ class Delivery:
         events, documents = self._events.popleft()
         try:
             await self._hub.intake.events(events, documents)
+            if documents:
+                self._kept = (self._kept[0], [])  # older than what was written now
+        except StorageFull:
+            self._keep(events, documents)
         except GridloomError as error:
             self._figures.events.inc(len(events), port=self.label)
             details = {"port": self.label, "kinds": [event.kind for event in events], "reason": error.message}
             log.error("events of a TIC line could not be recorded", extra=details)
+
+    def _keep(self, events: list[Event], documents: list[Put]) -> None:
+        kept = [*self._kept[0], *events]
+        self._figures.events.inc(max(0, len(kept) - EVENTS), port=self.label)
+        self._kept = (kept[-EVENTS:], documents or self._kept[1])
+
+    def _try_again(self) -> None:
+        """What found the disk full goes first, unless it is known to be full still (urgent events are told at each attempt)."""
+        if any(self._kept) and self._hub.alarms.raised(subjects.HUB, "storage.full") is None:
+            self._events.appendleft(self._kept)
+            self._kept = ([], [])
+
+    def _heard(self, _: str, told: ToldEvent) -> None:
+        if told.event.kind == "storage.full":
+            self._happened.set()
 
     def _happen(self, events: Sequence[Event], documents: Sequence[Put] = ()) -> None:
         if not events and not documents:

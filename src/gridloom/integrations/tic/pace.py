@@ -13,8 +13,10 @@ CAREFUL = 0.012
 """Seconds, while the length of a frame is not known."""
 GAP = 0.014
 """Seconds of silence behind a frame in which nothing is missed: meters are silent for 16.7 to 33.4 ms (Enedis-NOI-CPT_54E)."""
-MARGIN = 0.004
+MARGIN = 0.006
 """Seconds before the expected end of a frame from which on bytes are taken as they come."""
+WORTH = 0.012
+"""Seconds; a shorter pause is none."""
 SMALL, OFTEN = 40, 0.025
 """Pieces of fewer bytes than this, that come within so many seconds of the one before, are worth waiting for."""
 PROMPT = 0.003
@@ -49,7 +51,7 @@ class Pace:
         if not self._fine:
             return 0.0
         pause = self._pause(speed) if self._size else GAP
-        if pause <= MARGIN:
+        if pause < WORTH:
             return 0.0
         self._until = now + pause
         return pause
@@ -57,5 +59,4 @@ class Pace:
     def _pause(self, speed: int) -> float:
         if self._sizes[0] != self._sizes[1] or not self._sizes[1]:
             return CAREFUL
-        missing = (self._sizes[1] - self._size) * 10 / speed - MARGIN
-        return min(LONGEST, missing) if missing > 0 else 0.0
+        return min(LONGEST, (self._sizes[1] - self._size) * 10 / speed - MARGIN)

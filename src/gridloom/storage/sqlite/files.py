@@ -110,6 +110,13 @@ def connect(path: Path, *, readonly: bool = False, cache_kib: int = 4096) -> sql
     return connection
 
 
+def damaged(path: Path, reason: str) -> str:
+    """What somebody is told who wants to use a damaged store that stays where it is."""
+    return (
+        f"{path}: the store is damaged: {reason}; nothing was changed. To go back to a backup: stop the hub, then run: gridloom restore --from BACKUP"
+    )
+
+
 def create(path: Path) -> None:
     """Make an empty file that only its owner may read, if there is none: the WAL takes its rights from it."""
     with contextlib.suppress(FileExistsError):
@@ -225,6 +232,25 @@ def backup(source: sqlite3.Connection, target: Path, *, pages: int = 256, stoppe
         partial.unlink(missing_ok=True)
 
 
+def backup_file(path: Path, target: Path, *, stopped: Callable[[], bool] = lambda: False) -> None:
+    """``backup`` of the store at ``path``, by a connection of its own. Raises StorageCorrupt when the store is damaged, StorageError."""
+    try:
+        source = connect(path, readonly=True)
+    except sqlite3.Error as error:
+        if is_corrupt(error):
+            raise StorageCorrupt(damaged(path, str(error))) from error
+        raise StorageError(f"{path}: cannot be opened: {error}") from error
+    try:
+        backup(source, target, stopped=stopped)
+    except StorageError as error:
+        cause = error.__cause__
+        if isinstance(cause, sqlite3.Error) and is_corrupt(cause):
+            raise StorageCorrupt(damaged(path, str(cause))) from cause
+        raise
+    finally:
+        source.close()
+
+
 def verify(path: Path, name: Path | None = None) -> None:
     """Read every page of a backup and see that it is a store. Raises StorageCorrupt or StorageError, naming the file (or ``name``) and the reason."""
     name = name or path
@@ -273,6 +299,7 @@ def restore(backup_path: Path, target: Path, clock: Clock) -> Path | None:
         connection = sqlite3.connect(partial, isolation_level=None)
         try:
             connection.execute("UPDATE meta SET value = ? WHERE key = 'store'", (secrets.token_hex(4),))
+            connection.execute("DELETE FROM meta WHERE key = 'quarantined'")
             connection.execute("PRAGMA journal_mode = DELETE")
         finally:
             connection.close()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gridloom.core.clock import Clock
-from gridloom.core.errors import StorageError
+from gridloom.core.errors import StorageCorrupt, StorageError
 from gridloom.core.ports import Commit, Documents, Journal, Samples, StoreStats, Write
 from gridloom.storage.settings import StorageSettings
 from gridloom.storage.sqlite import files, schema
@@ -43,7 +43,10 @@ class SqliteStore:
         self._open = False
 
     async def open(self) -> None:
-        """See ``ports.Store.open``. Raises StorageError when another process has it, or the file or its folder cannot be used."""
+        """See ``ports.Store.open``. Raises StorageError when another process has it, or the file or its folder cannot be used.
+
+        Raises StorageCorrupt for a damaged file when the settings say no to ``quarantine``.
+        """
         if self._open:
             raise StorageError(f"{self.path}: is open already")
         store, sequence = await asyncio.to_thread(self._prepare)
@@ -79,6 +82,8 @@ class SqliteStore:
         try:
             wrong = files.check(self.path, thorough=self._lock.unclean, seconds=self._settings.check_seconds, clock=self._clock)
             if wrong is not None:
+                if not self._settings.quarantine:
+                    raise StorageCorrupt(files.damaged(self.path, wrong))
                 self._quarantined = str(files.quarantine(self.path, wrong, self._clock))
             return self._make()
         except BaseException:
@@ -95,6 +100,7 @@ class SqliteStore:
                 connection.execute("PRAGMA synchronous = FULL")
                 self._migrate(connection)
                 self._cut_days_anew(connection)
+                self._remember_quarantine(connection)
                 meta = dict(connection.execute("SELECT key, value FROM meta"))
                 highest = connection.execute(
                     "SELECT max(coalesce((SELECT max(seq) FROM head), 0), coalesce((SELECT max(seq) FROM journal), 0), ?)", (meta["seq"],)
@@ -131,6 +137,14 @@ class SqliteStore:
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('zone', ?)", (zone,))
         connection.execute("COMMIT")
 
+    def _remember_quarantine(self, connection: sqlite3.Connection) -> None:
+        """That this store is the new one after a damaged one is known until a backup is restored, however often it is opened."""
+        if self._quarantined is not None:
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('quarantined', ?)", (self._quarantined,))
+            return
+        row = connection.execute("SELECT value FROM meta WHERE key = 'quarantined'").fetchone()
+        self._quarantined = None if row is None else str(row[0])
+
     def _load(self) -> None:
         self._readers.call(self._catalogue.load)
 
@@ -161,11 +175,7 @@ class SqliteStore:
         await asyncio.to_thread(self._backup, Path(path))
 
     def _backup(self, target: Path) -> None:
-        source = files.connect(self.path, readonly=True)
-        try:
-            files.backup(source, target, stopped=lambda: not self._open)
-        finally:
-            source.close()
+        files.backup_file(self.path, target, stopped=lambda: not self._open)
 
     async def stats(self) -> StoreStats:
         """See ``ports.Store.stats``."""

@@ -70,6 +70,7 @@ class TokenOut(msgspec.Struct, frozen=True, omit_defaults=True):
     created: Moment
     name: str = ""
     expires: Moment | None = None
+    parent: Annotated[str, Meta(description="the id of the token that made it and with which it ends; absent: none")] = ""
 
 
 class Tokens(msgspec.Struct, frozen=True):
@@ -97,9 +98,8 @@ class MadeToken(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @operation("GET", "/api/v1/tokens", summary="Tokens", tag="access")
 async def list_tokens(hub: Hub, principal: Principal) -> Tokens:
-    """All tokens for an admin, for others their own. Secrets are not kept and cannot be shown."""
-    everybody = hub.accounts.may(principal, "token.manage")
-    return Tokens(tuple(_token(one) for one in hub.accounts.tokens(None if everybody else principal.account)))
+    """All tokens for an admin; for others those of their account that carry no more than the token that asks. Secrets cannot be shown."""
+    return Tokens(tuple(_token(one) for one in hub.accounts.tokens_for(principal)))
 
 
 @operation(
@@ -112,7 +112,7 @@ async def list_tokens(hub: Hub, principal: Principal) -> Tokens:
     refuses={404: "There is no such account."},
 )
 async def create_token(hub: Hub, principal: Principal, body: NewToken) -> Answer[MadeToken]:
-    """An admin for anybody; everybody else for themselves, at most what they carry."""
+    """An admin for anybody; everybody else for themselves, at most what they carry and as long as the token that asks is valid."""
     _not_local(principal)
     expires = None if body.expires is None else from_datetime(body.expires)
     if expires is not None and expires <= hub.clock.now():
@@ -125,14 +125,14 @@ async def create_token(hub: Hub, principal: Principal, body: NewToken) -> Answer
 
 @operation("DELETE", "/api/v1/tokens/{token_id}", summary="Revoke a token", tag="access", status=204, refuses={404: "There is no such token."})
 async def revoke_token(hub: Hub, principal: Principal, token_id: str) -> None:
-    """It opens nothing from now on; live streams that it opened end within seconds."""
+    """It and the tokens made with it open nothing from now on; live streams that they opened end within seconds."""
     _not_local(principal)
     await hub.accounts.revoke_token(principal, token_id)
 
 
 def _token(one: Token) -> TokenOut:
     grants = tuple(GrantOut(grant.account, grant.scope, grant.role) for grant in one.grants)
-    return TokenOut(one.id, one.account, grants, wire.moment(one.created), one.name, wire.maybe_moment(one.expires))
+    return TokenOut(one.id, one.account, grants, wire.moment(one.created), one.name, wire.maybe_moment(one.expires), one.parent)
 
 
 def _not_local(principal: Principal) -> None:
@@ -441,6 +441,8 @@ class AuditOut(msgspec.Struct, frozen=True, omit_defaults=True):
     result: str
     address: str = ""
     client: str = ""
+    token: Annotated[str, Meta(description="the id of the token that was used; absent: none")] = ""
+    token_name: Annotated[str, Meta(description="its name; absent if it has none or no longer exists")] = ""
     data: dict[str, Any] = {}
 
 
@@ -481,11 +483,15 @@ async def list_audit(hub: Hub, principal: Principal, query: AuditQuery, request:
         limit=query.limit,
         cursor=query.cursor,
     )
-    return Answer(AuditPage(tuple(_line(one) for one in page.lines), page.next), headers=next_link(request, page.next))
+    names = {token.id: token.name for token in hub.accounts.tokens()}
+    lines = tuple(_line(one, names.get(one.token, "")) for one in page.lines)
+    return Answer(AuditPage(lines, page.next), headers=next_link(request, page.next))
 
 
-def _line(one: Audit) -> AuditOut:
-    return AuditOut(one.id, wire.moment(one.time), one.account, one.action, one.target, one.result, one.address, one.client, one.data)
+def _line(one: Audit, token_name: str) -> AuditOut:
+    return AuditOut(
+        one.id, wire.moment(one.time), one.account, one.action, one.target, one.result, one.address, one.client, one.token, token_name, one.data
+    )
 
 
 ROUTES = (

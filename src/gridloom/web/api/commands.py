@@ -9,8 +9,8 @@ import msgspec
 from litestar import Request
 from msgspec import Meta
 
-from gridloom.core import verbs
-from gridloom.core.errors import DeviceTimeout, Forbidden, NotFound
+from gridloom.core import faults, verbs
+from gridloom.core.errors import DeviceTimeout, FieldFault, Forbidden, InvalidInput, NotFound
 from gridloom.core.hub import Hub
 from gridloom.core.model import CommandState, Principal, Transaction, TransactionState
 from gridloom.web import wire
@@ -93,6 +93,24 @@ def _submit_schema(components: dict[str, Any]) -> dict[str, Any]:
     return {"oneOf": alternatives}
 
 
+def _order_faults(data: Any) -> tuple[FieldFault, ...]:
+    """What the verb says about an order, beside the faults of its other members."""
+    verb, arguments = (data.get("verb"), data.get("arguments", {})) if isinstance(data, dict) else (None, None)
+    if not isinstance(verb, str):
+        return ()
+    row = verbs.TABLE.get(verb)
+    if row is None or row.kind != "order":
+        orders = [name for name, one in verbs.TABLE.items() if one.kind == "order"]
+        return (FieldFault("$.verb", f"there is no order {verb[:60]!r}{faults.nearest(verb, orders)}"),)
+    if not isinstance(arguments, dict):
+        return ()
+    try:
+        verbs.validate(verb, arguments)
+    except InvalidInput as error:
+        return tuple(FieldFault(fault.path.replace("$", "$.arguments", 1), fault.reason) for fault in error.faults)
+    return ()
+
+
 @operation("GET", "/api/v1/commands", summary="Orders to all devices", tag="commands", headers=LINK)
 async def list_commands(hub: Hub, principal: Principal, query: CommandQuery, request: Request[Any, Any, Any]) -> Answer[CommandPage]:
     """Of all devices that the token sees, newest first."""
@@ -115,6 +133,7 @@ async def list_device_commands(
     tag="commands",
     status=202,
     body_schema=_submit_schema,
+    check=_order_faults,
     headers={"Location": "the order, to ask how it goes on"},
     refuses={
         200: "The order has ended within `wait`; its state says how.",
