@@ -262,7 +262,7 @@ def main() -> None:
         return
     import uvloop
 
-    sys.setswitchinterval(0.001)  # as ``gridloom serve``
+    sys.setswitchinterval(0.0005)  # as ``gridloom serve``
     uvloop.run((hub if given.part == "hub" else floor)(given.link, given.folder))
 
 

@@ -168,8 +168,7 @@ def test_a_full_disk_is_a_503_that_says_when_to_come_again() -> None:
 def test_every_code_of_the_core_has_a_title() -> None:
     from gridloom.core import errors
 
-    def tree(kind: type[errors.GridloomError]) -> set[str]:
-        return {kind.code}.union(*(tree(sub) for sub in kind.__subclasses__()))
-
-    assert tree(errors.GridloomError) <= set(problems.TITLES)
+    codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.GridloomError)}
+    assert len(codes) > 10
+    assert codes <= set(problems.TITLES)  # an integration's own code is its own title
     assert WebSettings(loopback=True).max_body == 1_048_576
