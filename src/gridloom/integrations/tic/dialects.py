@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -22,7 +23,7 @@ Code = tuple[int, str]
 """An error as it is told: its number and its text."""
 
 
-class Dialect:
+class Dialect(ABC):
     """What the three have in common. ``zone``: in whose local time clients are told the time (they get no zone)."""
 
     name = ""
@@ -102,9 +103,9 @@ class Dialect:
         """All that is known of a stream."""
         return {"serialNumber": stream.serial, "portName": stream.port, "portId": stream.port_id}
 
+    @abstractmethod
     def modem(self, port: PortState) -> dict[str, Any]:
         """One modem."""
-        raise NotImplementedError
 
     def groups(self, groups: Sequence[TicGroup]) -> dict[str, str]:
         """Label to value; of a label that came twice the last. Without groups whose checksum is wrong; DATE, which has no value, gives its time."""
@@ -114,21 +115,21 @@ class Dialect:
         """Name and error of the answer to a request that could not be read."""
         return found.name or "ErrorResponse", (found.code, found.reason)
 
+    @abstractmethod
     def not_found(self, request: Request, identifier: Identifier, place: int) -> Code:
         """An identifier (the ``place``-th) matches no stream."""
-        raise NotImplementedError
 
+    @abstractmethod
     def timeout(self) -> Code:
         """ReadTIC heard nothing in time."""
-        raise NotImplementedError
 
+    @abstractmethod
     def internal(self, reason: str) -> Code:
         """It is our fault, or we cannot now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def error(self, kind: ErrorKind, stream: Stream) -> Code | None:
         """Number and text of an OnError event."""
-        raise NotImplementedError
 
 
 class Document(Dialect):
