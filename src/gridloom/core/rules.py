@@ -13,7 +13,6 @@ import heapq
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -462,12 +461,7 @@ def _kind(rule: Rule) -> str:
 def _concerns(rule: Rule, device: Device) -> bool:
     if rule.site is not None and rule.site != device.site:
         return False
-    return not rule.devices or any(pattern == device.id or ("*" in pattern and fnmatchcase(device.id, _glob(pattern))) for pattern in rule.devices)
-
-
-def _glob(pattern: str) -> str:
-    """Only ``*`` is special: brackets and question marks may be part of an identity."""
-    return pattern.replace("[", "[[]").replace("?", "[?]")
+    return not rule.devices or any(subjects.device_matches(pattern, device.id) for pattern in rule.devices)
 
 
 def _subject(rule: Threshold | Rate, type: ReadingType) -> str:

@@ -15,6 +15,7 @@ own.<integration>  any             what the rooms of one integration tell each o
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from urllib.parse import unquote
 
@@ -105,3 +106,8 @@ def device(device: str) -> str:
 def of(integration: str, *words: str) -> str:
     """A subject of an integration's own, for bytes or Structs that only its own rooms understand; each word is encoded."""
     return ".".join(["own", word(integration), *map(word, words)])
+
+
+def device_matches(pattern: str, device: str) -> bool:
+    """Whether a device is meant by what an owner wrote: its id, or with ``*`` for any characters. Brackets and question marks are plain."""
+    return pattern == device or ("*" in pattern and fnmatchcase(device, pattern.replace("[", "[[]").replace("?", "[?]")))

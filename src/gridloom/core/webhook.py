@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +22,7 @@ from gridloom.core.errors import FieldFault, InvalidInput
 from gridloom.core.model import Event, Severity
 from gridloom.core.outbox import DeliveryFailed, Outbox, Outgoing
 from gridloom.core.ports import Put
+from gridloom.core.subjects import device_matches
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +62,6 @@ class WebhookTarget(msgspec.Struct, frozen=True, kw_only=True):
 def kind_matches(pattern: str, kind: str) -> bool:
     """``device.*`` is every kind below ``device``; anything else is itself."""
     return kind.startswith(pattern[:-1]) if pattern.endswith(".*") else kind == pattern
-
-
-def device_matches(pattern: str, device: str) -> bool:
-    """As in rules: only ``*`` is special, brackets and question marks may be part of an identity."""
-    return pattern == device or ("*" in pattern and fnmatchcase(device, pattern.replace("[", "[[]").replace("?", "[?]")))
 
 
 def secret_key(secret: str) -> bytes:
