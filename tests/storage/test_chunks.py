@@ -188,6 +188,15 @@ def test_a_damaged_chunk_is_told_or_read_but_never_crashes(batch: list[MeterRead
     assert len(found) == len(found.values) == len(found.times)
 
 
+def test_a_chunk_that_claims_to_be_huge_is_corrupt_before_memory_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = np.arange(2_000) * 1_000_003
+    body = chunks.encode(Columns(times, times * 7 % 1000, times))
+    assert len(chunks.decode([body])) == 2_000
+    monkeypatch.setattr(chunks, "_MOST_BYTES", 1_000)
+    with pytest.raises(StorageCorrupt, match="more than any chunk"):
+        chunks.decode([body])
+
+
 def test_a_shortened_chunk_is_corrupt() -> None:
     times = np.arange(100) * 1_000_003
     body = chunks.encode(Columns(times, times * 7 % 1000, times))

@@ -343,6 +343,10 @@ def _one(column: int | Array) -> int | Array:
     return int(first) if bool((column == first).all()) else column
 
 
+_MOST_BYTES = 64 * 1024 * 1024
+"""No chunk unpacks to more: some thousand samples of at most some dozen bytes, and their texts."""
+
+
 class _Open(msgspec.Struct):
     """A chunk with its header read and its payload unpacked."""
 
@@ -397,6 +401,9 @@ def _open(body: bytes) -> _Open:
             place += 9
         payload = body[place:]
         if flags & _ZSTD:
+            size = zstandard.frame_content_size(payload)
+            if size > _MOST_BYTES:  # a damaged frame may claim exabytes, and they would be asked for at once
+                raise StorageCorrupt(f"a chunk of {len(body)} bytes says that it unpacks to {size} bytes, more than any chunk")
             payload = _decompressor().decompress(payload)
         first_time, first_step, first_value, exponent, time_width, value_width = numbers
         opened = _Open(
