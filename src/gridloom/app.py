@@ -499,7 +499,8 @@ class App:
             cors_origins=tuple(str(origin) for origin in section.cors_origins),
         )
         routers = [router for part in parts for router in part.routers]
-        app = create(self.hub("web"), routers, self.readiness, settings)
+        operations = [operation for part in parts for operation in part.operations]
+        app = create(self.hub("web"), routers, self.readiness, settings, operations)
         files = (None, None) if certificate is None or key is None else (str(certificate), str(key))
         server = HttpServer(app, section.listen.host, section.listen.port, *files)
 

@@ -426,7 +426,8 @@ async def test_more_than_the_limit_are_told_to_come_again(start: Start) -> None:
     first, _ = await Raw.open(where), await Raw.open(where)
     raw = await Raw.connect(where)
     answer = await raw.ask(handshake())
-    assert (answer.status, answer.headers["retry-after"]) == (503, "7")
+    assert answer.status == 503
+    assert 7 <= int(answer.headers["retry-after"]) <= 14
     first.hang_up()
     await until(lambda: len(server) == 1)
     await Raw.open(where)
@@ -603,7 +604,7 @@ async def test_a_flood_of_requests_is_read_no_faster_than_it_is_answered(start: 
         raw.send(message)
     for _ in range(50):
         await asyncio.sleep(0.01)
-    assert 2 <= len(connection._queue) < 30, "two messages' worth, and what was in the read buffer already"
+    assert 2 <= len(connection._queue or ()) < 30, "two messages' worth, and what was in the read buffer already"
     assert connection.open, "it is not pinged while we are the ones who do not read"
     gate.set()
     await until(lambda: len(got) == 8_000)

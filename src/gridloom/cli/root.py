@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -23,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "webhook": ("gridloom.cli.webhook", "Test, follow and repeat deliveries to webhooks."),
     "backup": ("gridloom.cli.backup", "Copy the store to a file, also while the hub runs."),
     "restore": ("gridloom.cli.restore", "Put a backup in the place of the store."),
+    "ocmf": ("gridloom.integrations.everest.ocmf_cli", "Verify, read, sign and export OCMF charging receipts."),
     "sim": ("gridloom.cli.sim", "Simulated devices, for tests and for users without hardware."),
 }
 """Each verb with its file (whose ``app`` is a typer app) and its line in ``gridloom --help``."""
@@ -85,5 +87,14 @@ app = typer.Typer(
 
 
 @app.callback()
-def root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and end.")) -> None:
+def root(
+    ctx: typer.Context, version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and end.")
+) -> None:
     """Gridloom: a self-hosted hub for the low-voltage edge of the grid."""
+    ctx.obj = _hub  # how a verb that lives in an integration finds the running hub
+
+
+def _hub(config: Path | None) -> Any:
+    from gridloom.cli.client import connect
+
+    return connect(config)

@@ -82,12 +82,13 @@ class Alarms:
         self._accounts = accounts
         self.recorder: Recorder | None = None
         self._alarms: dict[str, Alarm] = {}
+        self._raised: dict[str, set[str]] = {}
         self._leave = bus.listen(subjects.ALL_DEVICES, self._heard)
 
     async def load(self) -> None:
         """Read the state of all alarms. Call once, before the intake opens."""
         for found in await self._store.documents.find(SPACE, KIND):
-            self._alarms[found.id] = _decoder.decode(found.body)
+            self._keep(_decoder.decode(found.body))
 
     # ------------------------------------------------------------------------------------------------------------ asking
 
@@ -120,6 +121,10 @@ class Alarms:
         """Whatever is raised now (of these kinds), for the hub's own parts."""
         wanted = None if kinds is None else frozenset(kinds)
         return [alarm for alarm in self._alarms.values() if alarm.state is EventState.RAISED and (wanted is None or alarm.kind in wanted)]
+
+    def raised_of(self, device: str) -> list[Alarm]:
+        """Whatever is raised of a device now, for the hub's own parts; costs nothing when that is nothing."""
+        return [self._alarms[id] for id in self._raised.get(device, ())]
 
     async def history(self, principal: Principal, *, device: str | None = None, limit: int = 100, cursor: str | None = None) -> AlarmHistory:
         """Raised, cleared and acknowledged (by whom, with which note, in ``data``), newest first. Raises NotFound (a device not visible)."""
@@ -181,7 +186,7 @@ class Alarms:
         """The commit with ``writes`` is done and these events of it were new (or are told although they cannot be stored)."""
         for event in events:
             for alarm in self._steps(event, {}):
-                self._alarms[alarm.id] = alarm
+                self._keep(alarm)
 
     def forgotten(self, device: str) -> list[Write]:
         """What must go with a device that is removed."""
@@ -203,6 +208,15 @@ class Alarms:
                 changed.append(alarm)
         return changed
 
+    def _keep(self, alarm: Alarm) -> None:
+        self._alarms[alarm.id] = alarm
+        if alarm.state is EventState.RAISED:
+            self._raised.setdefault(alarm.device, set()).add(alarm.id)
+        elif (raised := self._raised.get(alarm.device)) is not None:
+            raised.discard(alarm.id)
+            if not raised:
+                del self._raised[alarm.device]
+
     def _may(self, principal: Principal, verb: str, device: str) -> bool:
         try:
             found = self._registry.get(device)
@@ -212,6 +226,7 @@ class Alarms:
 
     def _heard(self, _: str, state: DeviceState) -> None:
         if state.removed:
+            self._raised.pop(state.device.id, None)
             for id in [alarm.id for alarm in self._alarms.values() if alarm.device == state.device.id]:
                 del self._alarms[id]
 

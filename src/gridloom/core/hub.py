@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -93,9 +93,32 @@ class Service(Protocol):
         ...
 
 
-class Parts(msgspec.Struct, frozen=True):
-    """What an integration brings: HTTP routers (Litestar's), services, and simulators (services too, started only in the demo)."""
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """One operation that an integration adds to the hub's own HTTP API; ``web.operation`` makes a route of it and describes it in OpenAPI.
 
+    ``function`` is a coroutine function whose parameters are ``principal``, ``query``, ``body`` (Structs) and those of the path (``parameters``
+    describes these); what it returns is the answer of the ``status``. ``hide`` are members of the body whose values no refusal repeats.
+    """
+
+    method: str
+    path: str
+    function: Callable[..., Awaitable[Any]]
+    summary: str
+    tag: str
+    status: int = 200
+    refuses: Mapping[int, str] = {}
+    parameters: Mapping[str, str] = {}
+    hide: tuple[str, ...] = ()
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """What an integration brings.
+
+    ``operations`` of the hub's own API, ``routers`` (Litestar's) for whatever else it serves by HTTP, services, and simulators (services too,
+    started only in the demo).
+    """
+
+    operations: Sequence[Operation] = ()
     routers: Sequence[Any] = ()
     services: Sequence[Service] = ()
     simulators: Sequence[Service] = ()

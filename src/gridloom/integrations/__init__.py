@@ -7,4 +7,4 @@
 
 from __future__ import annotations
 
-NAMES: tuple[str, ...] = ("tic",)
+NAMES: tuple[str, ...] = ("tic", "os3p", "everest")

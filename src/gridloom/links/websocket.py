@@ -1,11 +1,18 @@
 """WebSocket listeners: RFC 6455 on the server's side, for thousands of links, of which some are hostile and some never read.
 
-The frames are read and written by picows' core (C, no task per connection, 8 KB per link on uvloop). What the core leaves open is decided
-here: text that is not UTF-8 (1007), messages in many fragments and their limit (1009), what may be fragmented and what may stand between
-fragments, reserved bits, close codes, pings, and a bound on every buffer. There is no permessage-deflate: it costs 47 to 122 KB per link.
+A line is an ``_Entrance`` until its handshake is decided, then picows' core reads it (C, no task per connection) and a ``Connection`` of
+``websocket_link`` says what the frames mean. There is no permessage-deflate: it costs 47 to 122 KB per link.
 
 The core is used instead of ``picows.websockets`` because that refuses Firefox (``Connection: keep-alive, Upgrade``), does not say who knocks
-before the handshake is answered, answers a flood of pings into an unbounded buffer, and takes 35 KB per link.
+before the handshake is answered, answers a flood of pings into an unbounded buffer, and takes 35 KB per link. The request is read here and not
+by the core, because the core wants its decision at once and keeps the whole request as long as the link lives.
+
+**Who comes in** is decided in three steps. (1) Limits: ``max_connections``; who is too many gets 503. (2) Pace: with ``handshakes_per_second``, a
+mass reconnect forms a queue of lines that wait up to ``handshake_queue`` seconds for their turn, first come first served; the rest gets 503 with a
+Retry-After that spreads them over the time they all need. (3) ``admit``. It answers at once from memory (a cached verifier), or it returns an
+awaitable where it must ask somebody slow (the first argon2 of a station, in a thread): then only this line waits, nothing is read from it, and
+after ``handshake_timeout`` it gets 503. To answer 503 at once while a thread verifies would work, too, but a charger that is refused waits for
+minutes and does not heed Retry-After.
 
 Nothing here knows what a message means.
 """
@@ -13,69 +20,60 @@ Nothing here knows what a message means.
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import errno
 import itertools
 import logging
 import math
 import socket
 import ssl
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from http import HTTPStatus
+from random import Random
 from typing import Any
 
-from picows import (
-    WSAutoPingStrategy,
-    WSFrame,
-    WSListener,
-    WSTransport,
-    WSUpgradeRequest,
-    WSUpgradeResponse,
-    WSUpgradeResponseWithListener,
-)
-from picows.picows import WSProtocol  # type: ignore[attr-defined]  # its stub leaves it out; ws_create_server does not say who connects
+from picows import WSAutoPingStrategy, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
+from picows.picows import WSProtocol, _parse_http_request  # type: ignore[attr-defined]  # its stub leaves them out
 
 from gridloom.core.clock import Clock
 from gridloom.core.errors import ConfigurationError
+from gridloom.links.websocket_link import (
+    ABNORMAL,
+    GOING_AWAY,
+    INTERNAL,
+    INVALID_TEXT,
+    NO_STATUS,
+    OK,
+    POLICY,
+    PROTOCOL_ERROR,
+    READ_BUFFER,
+    TOO_BIG,
+    TRY_AGAIN,
+    UNSUPPORTED,
+    Handshake,
+    Link,
+    Owner,
+    Quiet,
+    prepare,
+    prepare_text,
+    shortened,
+    watch_line,
+)
+
+__all__ = [
+    "ABNORMAL", "GOING_AWAY", "INTERNAL", "INVALID_TEXT", "NO_STATUS", "OK", "POLICY", "PROTOCOL_ERROR", "TOO_BIG", "TRY_AGAIN", "UNSUPPORTED",
+    "Accept", "Admit", "Connection", "HandshakeRequest", "Reject", "WebSocketServer", "address", "prepare", "prepare_text",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
-OK, GOING_AWAY, PROTOCOL_ERROR, UNSUPPORTED = 1000, 1001, 1002, 1003
-NO_STATUS, ABNORMAL, INVALID_TEXT, POLICY, TOO_BIG, INTERNAL, TRY_AGAIN = 1005, 1006, 1007, 1008, 1009, 1011, 1013
-"""Close codes, RFC 6455 section 7.4.1. 1005 and 1006 are never sent: no code came, nothing came."""
-
-_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-_SENDABLE = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
-_LONGEST_REASON = 123
-_READ_BUFFER = 2_048
-"""Bytes of a link's first read buffer; it grows with what comes, up to twice the largest message."""
 _UPGRADE = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"))
 _TICK = 0.5
 _SLOTS = 20
 _FULL_LOOKS = 3
-_PATIENCE = 1.0
-"""Seconds that one who broke a rule has to take our close frame: ended at once, the line would be reset and the frame lost."""
-
-
-def prepare(message: str | bytes) -> bytes:
-    """A whole unmasked frame: text of a ``str``, binary of ``bytes``. Many connections are sent the same object (``Connection.send_prepared``)."""
-    if isinstance(message, str):
-        return _framed(0x80 | _TEXT, message.encode())
-    return _framed(0x80 | _BINARY, message)
-
-
-def prepare_text(encoded: bytes) -> bytes:
-    """As ``prepare``, of text that is already UTF-8 (as JSON encoders give it)."""
-    return _framed(0x80 | _TEXT, encoded)
-
-
-def _framed(first: int, payload: bytes) -> bytes:
-    size = len(payload)
-    if size < 126:
-        return bytes((first, size)) + payload
-    if size < 65_536:
-        return bytes((first, 126)) + size.to_bytes(2, "big") + payload
-    return bytes((first, 127)) + size.to_bytes(8, "big") + payload
+_LONGEST_RETRY = 60.0
+"""Seconds of Retry-After at most, however many knock."""
 
 
 class HandshakeRequest:
@@ -111,6 +109,18 @@ class HandshakeRequest:
     def tokens(self, name: str) -> list[str]:
         """The comma-separated words of a header field, of all its lines, in lower case."""
         return [word for word in (word.strip().lower() for line in self.headers(name) for word in line.split(",")) if word]
+
+    @property
+    def basic(self) -> tuple[str, bytes] | None:
+        """User and password of ``Authorization: Basic``; the password as bytes (OCPP 1.6 has binary ones). None where there are none, or broken."""
+        scheme, _, encoded = self.header("authorization").strip().partition(" ")
+        if scheme.lower() != "basic":
+            return None
+        try:
+            user, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
+            return (user.decode(), password) if colon else None
+        except (binascii.Error, UnicodeDecodeError):
+            return None
 
     @property
     def subprotocols(self) -> list[str]:
@@ -154,304 +164,131 @@ class Reject:
         self.headers = tuple(headers)
 
 
-Admit = Callable[[HandshakeRequest], Accept | Reject]
-"""Decides in memory, at once, and changes nothing: it is also asked about plain HTTP requests, which then get 426 where it accepts."""
+_UNJUDGED = Reject(500, "Internal error.")
+
+Decision = Accept | Reject
+Admit = Callable[[HandshakeRequest], Decision | Awaitable[Decision]]
+"""Decides who comes in, from memory and at once, or later where it returns an awaitable (the module says when). It changes nothing: it is also
+asked about plain HTTP requests, which then get 426 where it accepts."""
 
 
-class Connection(WSListener):
-    """One link. Its handler receives and sends; when the handler returns it is closed (1000), when it fails it is closed (1011).
+class Connection(Link):
+    """One link of a client. Its handler receives and sends; when the handler returns it is closed (1000), when it fails it is closed (1011).
 
-    Sending never waits: what the peer does not take is buffered, ``writable`` turns False above the server's high-water mark (and
-    ``on_writable`` is called when it is below again), and above the write limit the link is closed with 1013: its reader is stuck.
+    ``context``: what ``admit`` gave; ``path``: as in HandshakeRequest.
     """
 
-    __slots__ = (
-        "_binary", "_close_code", "_close_reason", "_closing", "_fragments", "_full", "_held", "_peer", "_queue", "_queued", "_receiver",
-        "_server", "_silent", "_slot", "_transport", "_waiters", "_wire", "context", "on_writable", "path", "subprotocol", "writable",
-    )  # fmt: skip
+    __slots__ = ("_slot", "context", "path")
 
     def __init__(self, server: WebSocketServer, request: HandshakeRequest, accept: Accept) -> None:
+        super().__init__(server, request.address, accept.subprotocol)
         self.context = accept.context
         self.path = request.path
-        self.subprotocol = accept.subprotocol
-        self.writable = True
-        self.on_writable: Callable[[], None] | None = None
-        self._server = server
-        self._peer = request.address
-        self._transport: WSTransport | None = None
-        self._wire: Any = None
-        self._queue: deque[str | bytes] = deque()
-        self._queued = 0
-        self._receiver: asyncio.Future[None] | None = None
-        self._waiters: list[asyncio.Future[None]] | None = None
-        self._fragments: bytearray | None = None
-        self._binary = False
-        self._held = False
-        self._silent = 0
         self._slot = 0
-        self._closing = False
-        self._full = 0
-        self._close_code: int | None = None
-        self._close_reason = ""
-
-    # ------------------------------------------------------------------------------------------------------------- state
-
-    @property
-    def address(self) -> str:
-        """Of the peer."""
-        return self._peer
-
-    @property
-    def open(self) -> bool:
-        """Whether messages can still be sent."""
-        return not self._closing
-
-    @property
-    def buffered(self) -> int:
-        """Bytes that the peer has not taken yet and the operating system does not hold."""
-        return 0 if self._wire is None else self._wire.get_write_buffer_size()
-
-    @property
-    def close_code(self) -> int | None:
-        """None while it is open; then who closed first said so: the peer's code (1005 when it gave none), ours, or 1006: the line just ended."""
-        return self._close_code
-
-    @property
-    def close_reason(self) -> str:
-        """In words, or empty."""
-        return self._close_reason
-
-    # ----------------------------------------------------------------------------------------------------------- sending
-
-    def send(self, message: str | bytes) -> bool:
-        """Send text (``str``) or binary (``bytes``). False when it is closed or closing: nothing was sent."""
-        return self.send_prepared(prepare(message))
 
     def send_prepared(self, frame: bytes) -> bool:
         """Send what ``prepare`` or ``prepare_text`` gave. False when it is closed or closing: nothing was sent."""
-        if self._closing or self._transport is None or self._transport.is_close_frame_sent:
-            return False
-        self._wire.write(frame)
-        if not self.writable and self._wire.get_write_buffer_size() > self._server.write_limit:
-            self._cut()
-        return not self._closing
-
-    async def drain(self) -> None:
-        """Wait until the peer has taken most of what was sent, or it is closed."""
-        while not self.writable and not self._closing:
-            waiter = asyncio.get_running_loop().create_future()
-            if self._waiters is None:
-                self._waiters = []
-            self._waiters.append(waiter)
-            await waiter
-
-    def close(self, code: int = OK, reason: str = "") -> None:
-        """Begin to close: says so to the peer, and ends the line when it answers, or after the close time-out. Closing twice changes nothing."""
-        if self._closing:
-            return
-        self._begin_to_close(code, reason)
-        if self._transport is None:  # before the handshake is complete: on_ws_connected does it
-            return
-        self._transport.send_close(code, _shortened(reason))  # type: ignore[arg-type]  # the core takes every int, also 3000 to 4999
-        self._server._closes(self)
-
-    def abort(self) -> None:
-        """End the line at once, without a word."""
-        if not self._closing:
-            self._begin_to_close(ABNORMAL, "")
-        if self._wire is not None:
-            self._wire.abort()
-
-    # --------------------------------------------------------------------------------------------------------- receiving
-
-    async def receive(self) -> str | bytes | None:
-        """The next message: text as ``str``, binary as ``bytes``; None when no more will come. One task at a time may wait.
-
-        Messages wait in a queue of ``max_queue``; while it is full nothing is read from the line.
-        """
-        while not self._queue:
-            if self._closing:
-                return None
-            if self._receiver is not None:
-                raise RuntimeError("two tasks receive from one connection")
-            self._receiver = asyncio.get_running_loop().create_future()
-            try:
-                await self._receiver
-            finally:
-                self._receiver = None
-        message = self._queue.popleft()
-        self._queued -= len(message)
-        if self._held and len(self._queue) <= self._server.max_queue // 2 and not self._closing:
-            self._held = False
-            self._wire.resume_reading()
-        return message
-
-    async def __aiter__(self) -> AsyncIterator[str | bytes]:
-        while (message := await self.receive()) is not None:
-            yield message
-
-    # ---------------------------------------------------------------------------------------------- what the core tells
-
-    def on_ws_connected(self, transport: WSTransport) -> None:
-        """The handshake is complete."""
-        self._transport = transport
-        self._wire = transport.underlying_transport
-        self._wire.set_write_buffer_limits(high=self._server.high_water, low=self._server.high_water // 4)
-        self._server._joins(self)
-
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """One frame, unmasked. The core has checked: masking, opcode, length, that control frames are short and whole."""
-        self._silent = 0
-        kind: int = frame.msg_type  # type: ignore[assignment]  # an IntEnum at run time
-        if kind == _CLOSE:
-            self._hear_close(transport, frame)
-            return
-        if self._closing:
-            return
-        if frame.rsv1 or frame.rsv2 or frame.rsv3:
-            self._fail(PROTOCOL_ERROR, "a reserved bit is set, and no extension was agreed")
-        elif kind == _PING:
-            # Not answered by the core: a flood of pings from one who never reads would fill memory with pongs. RFC 6455 5.5.3 lets us skip some.
-            if self.writable:
-                transport.send_pong(frame.get_payload_as_bytes())
-        elif kind == _PONG:
-            pass
-        elif kind == _CONTINUATION:
-            if self._fragments is None:
-                self._fail(PROTOCOL_ERROR, "a continuation of nothing")
-            else:
-                self._fragment(frame, self._fragments)
-        elif self._fragments is not None:
-            self._fail(PROTOCOL_ERROR, "a new message began inside a fragmented one")
-        elif not frame.fin:
-            self._binary = kind == _BINARY
-            self._fragments = bytearray()
-            self._fragment(frame, self._fragments)
-        elif kind == _TEXT:
-            try:
-                self._take(frame.get_payload_as_utf8_text())
-            except UnicodeDecodeError:
-                self._fail(INVALID_TEXT, "text that is not UTF-8")
-        else:
-            self._take(frame.get_payload_as_bytes())
-
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
-        """The line has ended."""
-        if not self._closing:
-            refused = transport.close_handshake  # the core itself closed: a frame against the rules
-            if refused is not None and refused.sent is not None:
-                self._server.violations += 1
-                self._begin_to_close(int(refused.sent.code), refused.sent.reason or "")  # type: ignore[call-overload]  # an IntEnum
-            else:
-                self._begin_to_close(ABNORMAL, "")
-        self._queue.clear()  # nobody is there to be answered
-        self._server._leaves(self)
-
-    def pause_writing(self) -> None:
-        """Above the high-water mark."""
-        self.writable = False
-
-    def resume_writing(self) -> None:
-        """Well below it again."""
-        self.writable = True
-        self._full = 0
-        self._wake_senders()
-        if self.on_writable is not None and not self._closing:
-            self.on_writable()
-
-    # ----------------------------------------------------------------------------------------------------------- details
-
-    def _fragment(self, frame: WSFrame, fragments: bytearray) -> None:
-        if len(fragments) + frame.payload_size > self._server.max_message:
-            self._fail(TOO_BIG, f"a message may have {self._server.max_message} bytes")
-            return
-        fragments += frame.get_payload_as_memoryview()
-        if not frame.fin:
-            return
-        self._fragments = None
-        if self._binary:
-            self._take(bytes(fragments))
-            return
-        try:
-            self._take(fragments.decode())
-        except UnicodeDecodeError:
-            self._fail(INVALID_TEXT, "text that is not UTF-8")
-
-    def _take(self, message: str | bytes) -> None:
-        self._queue.append(message)
-        self._queued += len(message)
-        if not self._held and (len(self._queue) >= self._server.max_queue or self._queued > 2 * self._server.max_message):
-            self._held = True
-            self._wire.pause_reading()
-        if self._receiver is not None and not self._receiver.done():
-            self._receiver.set_result(None)
-
-    def _hear_close(self, transport: WSTransport, frame: WSFrame) -> None:
-        if self._closing:
-            transport.disconnect()
-            return
-        code, reason = NO_STATUS, ""
-        if frame.payload_size:
-            code = int.from_bytes(frame.get_payload_as_bytes()[:2], "big")
-            if not (code in _SENDABLE or 3000 <= code <= 4999):
-                self._fail(PROTOCOL_ERROR, f"{code} is no close code")
-                return
-            reason = frame.get_close_reason() or ""
-        self._begin_to_close(code, reason)
-        transport.send_close(OK if code == NO_STATUS else code)  # type: ignore[arg-type]  # as above
-        transport.disconnect()
-        self._server._closes(self)  # it may not take our answer: then the line is cut after a while
-
-    def _fail(self, code: int, reason: str) -> None:
-        """The peer broke a rule: say which, stop listening to it."""
-        self._server.violations += 1
-        log.debug("a websocket client broke a rule", extra={"peer": self._peer, "code": code, "reason": reason})
-        self._queue.clear()
-        self.close(code, reason)
-        self._server._closes(self, _PATIENCE)
-
-    def _cut(self) -> None:
-        """Its reader is stuck."""
-        self._server.stuck += 1
-        log.info("a websocket client does not read and is cut off", extra={"peer": self._peer, "buffered": self.buffered})
-        self.close(TRY_AGAIN, "too slow: what was sent to you is not read")
-        self._wire.abort()  # a close frame would wait behind all that is not read
-
-    def _begin_to_close(self, code: int, reason: str) -> None:
-        self._closing = True
-        self._close_code = code
-        self._close_reason = reason
-        self._fragments = None
-        if self._held:  # its answer to our close must be read
-            self._held = False
-            self._wire.resume_reading()
-        if self._receiver is not None and not self._receiver.done():
-            self._receiver.set_result(None)
-        self._wake_senders()
-
-    def _wake_senders(self) -> None:
-        waiters, self._waiters = self._waiters, None
-        for waiter in waiters or ():
-            if not waiter.done():
-                waiter.set_result(None)
+        return self._send(frame)
 
 
-class _Protocol(WSProtocol):  # type: ignore[misc]  # untyped, see its import
-    """A line from its first byte: counted and bounded also before the handshake, and known by its address."""
+class _Entrance(Handshake):
+    """A line that is not decided yet. It is cut when its request is not complete in time, and told 503 when the decision takes as long again."""
 
-    __slots__ = ("door",)
-    door: WebSocketServer
+    def __init__(self, server: WebSocketServer, timeout: float) -> None:
+        super().__init__()
+        self._server = server
+        self._timeout = timeout
+        self._deadline: asyncio.TimerHandle | None = None
+        self._judging: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.door._knocks(self, transport)
+        self._deadline = asyncio.get_running_loop().call_later(self._timeout, transport.abort)
+        self._server._knocks(self)
+
+    def head(self, head: bytes, rest: bytes) -> None:
+        try:
+            asked = _parse_http_request(head)
+        except RuntimeError as error:
+            self.refuse(Reject(400, str(error)))
+            return
+        judging = self._server._hear(self, HandshakeRequest(asked, self.transport), rest)
+        if judging is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+            loop = asyncio.get_running_loop()
+            self._judging = loop.create_task(judging)
+            self._stop_clock()
+            self._deadline = loop.call_later(self._timeout, self._too_long)
+
+    def more(self, data: bytes) -> None:
+        self.transport.abort()  # who waits for an answer has nothing to say; TLS may still have had it in hand when reading stopped
+
+    def endless(self) -> None:
+        self.transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.door._halfway.discard(self)
-        super().connection_lost(error)
+        self.leave()
+
+    def leave(self) -> None:
+        """It is decided, or gone."""
+        self._server._halfway.discard(self)
+        self._stop_clock()
+        if self._judging is not None and self._judging is not asyncio.current_task():
+            self._judging.cancel()
+        self._judging = None
+
+    def refuse(self, reject: Reject) -> None:
+        """Answer and end the line."""
+        self._server.refused += 1
+        self.leave()
+        headers = [("Content-Type", "text/plain; charset=utf-8"), *reject.headers, ("Connection", "close")]
+        answer = WSUpgradeResponse.create_error_response(HTTPStatus(reject.status), f"{reject.text}\n".encode(), headers)
+        self.transport.write(bytes(answer.to_bytes()))
+        self.transport.close()
+
+    def accept(self, core: WSProtocol, key: str, rest: bytes) -> None:
+        """The core completes the handshake of a request that is reduced to what it must know, and has the line from now on."""
+        self.leave()
+        request = f"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+        self.hand_over(core, request.encode("latin-1") + rest)
+
+    def _too_long(self) -> None:
+        self.refuse(self._server._crowded("The answer takes too long; come again later."))
+
+    def _stop_clock(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
-class WebSocketServer:
+class _Pace:
+    """At most ``rate`` per second, ``burst`` at once; the others wait for their turn, ``patience`` seconds at most. The queue is but a time."""
+
+    def __init__(self, rate: float, burst: int, patience: float) -> None:
+        self._every = 1 / rate
+        self._ahead = (burst - 1) / rate
+        self._patience = patience
+        self._turn = -math.inf
+        self._turned_away = 0
+
+    def wait(self, now: float) -> float | None:
+        """Seconds until it is the next one's turn; None: too many wait already."""
+        turn = max(self._turn, now - self._ahead)
+        wait = max(0.0, turn - now)
+        if wait > self._patience:
+            self._turned_away += 1
+            return None
+        if not wait:
+            self._turned_away = 0
+        self._turn = turn + self._every
+        return wait
+
+    def spread(self) -> float:
+        """Seconds that all who were turned away since nobody had to wait need to get in."""
+        return self._turned_away * self._every
+
+
+class WebSocketServer(Owner):
     """One listener.
 
     ``handler``: runs once per connection. ``admit``: decides who comes in. ``key``: the configuration key that names host and port, for errors.
@@ -459,7 +296,9 @@ class WebSocketServer:
     that wait for the handler; ``ping_interval`` how often a silent client is pinged (None: never), ``ping_timeout`` how long it may stay silent
     from then on (as long again, if None) before it is closed with 1011; ``high_water`` and ``write_limit`` see Connection, and who is above the
     high-water mark for three intervals is cut off, too; ``send_buffer`` what the operating system may hold for a client (None: as much as it likes,
-    which is megabytes); ``max_connections`` more are answered 503, to come again after ``retry_after`` seconds.
+    which is megabytes); ``max_connections`` more are answered 503, to come again after ``retry_after`` to twice as many seconds, by chance.
+    ``handshakes_per_second`` (None: no limit), ``handshake_burst`` and ``handshake_queue`` see the module; ``keepalive``: seconds of silence after
+    which the system itself looks whether the client is there.
     ``key`` is written as in ``[tic] listen``.
     """
 
@@ -484,22 +323,22 @@ class WebSocketServer:
         max_connections: int = 20_000,
         retry_after: int = 5,
         backlog: int = 1_024,
+        handshakes_per_second: float | None = None,
+        handshake_burst: int = 50,
+        handshake_queue: float = 5.0,
+        keepalive: int = 300,
+        random: Random | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        if max_message < 125 or max_queue < 1 or not 0 < high_water <= write_limit:
-            raise ValueError("max_message at least 125, max_queue at least 1, high_water above 0 and at most write_limit")
-        self.max_message = max_message
-        self.max_queue = max_queue
-        self.high_water = high_water
-        self.write_limit = write_limit
+        super().__init__(max_message, max_queue, high_water, write_limit)
+        if handshakes_per_second is not None and not (handshakes_per_second > 0 and handshake_burst >= 1 and handshake_queue >= 0):
+            raise ValueError("handshakes_per_second above 0, handshake_burst at least 1, handshake_queue at least 0")
         self.opened = 0
         """Handshakes completed."""
         self.refused = 0
         """Handshakes that were answered otherwise."""
-        self.violations = 0
-        """Links closed because the client broke the protocol."""
-        self.stuck = 0
-        """Links cut because the client did not read."""
+        self.crowded = 0
+        """Of these: because there were too many, or the decision took too long (503)."""
         self._host = host
         self._port = port
         self._handler = handler
@@ -515,19 +354,22 @@ class WebSocketServer:
         self._retry_after = retry_after
         self._backlog = backlog
         self._tls = tls
+        self._keepalive = keepalive
+        self._random = random or Random()  # noqa: S311  # spreads, keeps no secret
+        self._pace = None if handshakes_per_second is None else _Pace(handshakes_per_second, handshake_burst, handshake_queue)
         self._tick = min(_TICK, close_timeout / 2, *(() if ping_interval is None else (ping_interval / _SLOTS,)))
         count = _SLOTS if ping_interval is None else max(1, round(ping_interval / self._tick))
         self._slots: list[set[Connection]] = [set() for _ in range(count)]
         self._turn = itertools.cycle(range(count))
         self._next = itertools.cycle(range(count))
         self._closes_at: dict[Connection, float] = {}
-        self._halfway: set[_Protocol] = set()
+        self._halfway: set[_Entrance] = set()
         self._tasks: dict[Connection, asyncio.Task[None]] = {}
         self._server: asyncio.Server | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._stopping = False
         self._empty = asyncio.Event()
-        self._quiet = _Quiet()
+        self._quiet = Quiet()
 
     @property
     def connections(self) -> list[Connection]:
@@ -543,13 +385,14 @@ class WebSocketServer:
         timeouts: dict[str, Any] = {} if self._tls is None else {"ssl_handshake_timeout": self._handshake_timeout / self._clock.speed}
         try:
             self._server = await loop.create_server(
-                self._protocol, self._host, self._port, backlog=self._backlog, ssl=self._tls, start_serving=False, **timeouts
+                self._entrance, self._host, self._port, backlog=self._backlog, ssl=self._tls, start_serving=False, **timeouts
             )
         except OSError as error:
             where = address(self._host, self._port)
             raise ConfigurationError(f"{self._key} = {where!r}: cannot listen: {_why(error)}") from error
-        if self._send_buffer is not None:
-            for listening in self._server.sockets:  # accepted sockets take it from the listening one
+        for listening in self._server.sockets:  # accepted sockets take all this from the listening one
+            watch_line(listening, self._keepalive)
+            if self._send_buffer is not None:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
         await self._server.start_serving()
         self._stopping = False
@@ -567,8 +410,9 @@ class WebSocketServer:
         if self._server is not None:
             self._server.close()
             self._server = None
-        for protocol in tuple(self._halfway):
-            protocol.transport.disconnect(False)
+        for entrance in tuple(self._halfway):
+            entrance.transport.abort()
+            entrance.leave()
         for connection in tuple(self._tasks):
             connection.close(code, reason)
         self._empty.clear()
@@ -589,72 +433,92 @@ class WebSocketServer:
 
     # ---------------------------------------------------------------------------------------------------------- handshake
 
-    def _protocol(self) -> _Protocol:
-        protocol: _Protocol
-        timeout = self._handshake_timeout / self._clock.speed
+    def _entrance(self) -> _Entrance:
+        return _Entrance(self, self._handshake_timeout / self._clock.speed)
 
-        def admit(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-            return self._answer(protocol, request)
-
-        protocol = _Protocol(
-            None, None, False, admit, self._quiet, True, timeout, False, 20.0, 20.0, WSAutoPingStrategy.PING_WHEN_IDLE, False,
-            self.max_message, None, _READ_BUFFER,
-        )  # fmt: skip
-        protocol.door = self
-        return protocol
-
-    def _knocks(self, protocol: _Protocol, transport: Any) -> None:
-        self._halfway.add(protocol)
+    def _knocks(self, entrance: _Entrance) -> None:
+        self._halfway.add(entrance)
         if self._stopping or len(self._halfway) > self._max_connections:
-            transport.abort()
+            entrance.transport.abort()
 
-    def _answer(self, protocol: _Protocol, asked: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-        self._halfway.discard(protocol)
-        request = HandshakeRequest(asked, protocol.transport.underlying_transport)
-        decided = self._decide(request)
+    def _hear(self, entrance: _Entrance, request: HandshakeRequest, rest: bytes) -> Coroutine[Any, Any, None] | None:
+        """Answer at once, or return what will: the request has to wait for its turn, or ``admit`` for somebody slow."""
+        early = self._at_the_limits(request)
+        if early is not None:
+            entrance.refuse(early)
+            return None
+        wait = 0.0 if self._pace is None else self._pace.wait(self._clock.monotonic())
+        if wait is None:
+            entrance.refuse(self._crowded("Too many come at once; come again later."))
+            return None
+        if wait:
+            return self._judge_later(entrance, request, rest, wait)
+        decided = self._ask(request)
+        if isinstance(decided, Accept | Reject):
+            self._settle(entrance, request, decided, rest)
+            return None
+        return self._judge_later(entrance, request, rest, 0.0, decided)
+
+    async def _judge_later(
+        self, entrance: _Entrance, request: HandshakeRequest, rest: bytes, wait: float, decided: Decision | Awaitable[Decision] | None = None
+    ) -> None:
+        if wait:
+            await self._clock.sleep(wait)
+        if decided is None:
+            decided = self._ask(request)
+        if not isinstance(decided, Accept | Reject):
+            try:
+                decided = await decided
+            except Exception:  # as in _ask
+                log.exception("a handshake could not be judged", extra={"peer": request.address})
+                decided = _UNJUDGED
+        if not entrance.transport.is_closing():
+            self._settle(entrance, request, decided, rest)
+
+    def _at_the_limits(self, request: HandshakeRequest) -> Reject | None:
+        if self._stopping or len(self._tasks) >= self._max_connections:
+            return self._crowded("No more connections now; come again later.")
+        if len(request.headers("host")) != 1:
+            return Reject(400, "A request has one Host header.")
+        return None
+
+    def _crowded(self, text: str) -> Reject:
+        """503, and by chance when to come again: the more there are, the longer, so that they do not come back in step."""
+        self.crowded += 1
+        spread = self._retry_after if self._pace is None else max(self._retry_after, self._pace.spread())
+        seconds = self._retry_after + self._random.uniform(0, min(spread, _LONGEST_RETRY))
+        return Reject(503, text, (("Retry-After", str(math.ceil(seconds))),))
+
+    def _ask(self, request: HandshakeRequest) -> Decision | Awaitable[Decision]:
+        try:
+            return self._admit(request)
+        except Exception:  # one request that we cannot judge must not end the listener, nor tell a stranger why
+            log.exception("a handshake could not be judged", extra={"peer": request.address})
+            return _UNJUDGED
+
+    def _settle(self, entrance: _Entrance, request: HandshakeRequest, decided: Decision, rest: bytes) -> None:
+        if isinstance(decided, Accept):
+            decided = self._at_the_limits(request) or _fitting(request, decided)  # they may have been reached while it waited
         if isinstance(decided, Reject):
-            self.refused += 1
-            return _refusal(decided)
-        # The core knows one spelling of these; Firefox has another ("keep-alive, Upgrade").
-        asked.headers["Connection"] = "upgrade"
-        asked.headers["Upgrade"] = "websocket"
+            entrance.refuse(decided)
+            return
         headers = list(decided.headers)
         if decided.subprotocol is not None:
             headers.append(("Sec-WebSocket-Protocol", decided.subprotocol))
         connection = Connection(self, request, decided)
         if decided.close is not None:
             connection.close(*decided.close)
-        return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(headers), connection)
-
-    def _decide(self, request: HandshakeRequest) -> Accept | Reject:
-        if self._stopping or len(self._tasks) >= self._max_connections:
-            return Reject(503, "No more connections now; come again later.", (("Retry-After", str(self._retry_after)),))
-        if len(request.headers("host")) != 1:
-            return Reject(400, "A request has one Host header.")
-        try:
-            decided = self._judge(request)
-        except Exception:  # one request that we cannot judge must not end the listener, nor tell a stranger why
-            log.exception("a handshake could not be judged", extra={"peer": request.address})
-            return Reject(500, "Internal error.")
-        return decided
-
-    def _judge(self, request: HandshakeRequest) -> Accept | Reject:
-        decided = self._admit(request)
-        if isinstance(decided, Reject):
-            return decided
-        if not request.upgrade:
-            return Reject(426, "Here is a WebSocket: connect with a WebSocket client (ws://).", _UPGRADE)
-        if request.header("sec-websocket-version").strip() != "13":
-            return Reject(426, "This server speaks version 13 of WebSocket.", _UPGRADE)
-        if len(request.headers("sec-websocket-key")) != 1:
-            return Reject(400, "A handshake has one Sec-WebSocket-Key.")
-        if decided.subprotocol is not None and decided.subprotocol not in request.subprotocols:
-            raise ValueError("the chosen subprotocol was not offered")
-        return decided
+        answer = WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(headers), connection)
+        core = WSProtocol(
+            None, None, False, lambda _: answer, self._quiet, True, None, False, 20.0, 20.0, WSAutoPingStrategy.PING_WHEN_IDLE, False,
+            self.max_message, None, READ_BUFFER,
+        )  # fmt: skip
+        entrance.accept(core, request.header("sec-websocket-key"), rest)
 
     # ------------------------------------------------------------------------------------------------- links and their life
 
-    def _joins(self, connection: Connection) -> None:
+    def joins(self, connection: Connection) -> None:
+        """Runs its handler."""
         self.opened += 1
         connection._slot = next(self._next)
         self._slots[connection._slot].add(connection)
@@ -662,8 +526,8 @@ class WebSocketServer:
             code, reason = connection._close_code or OK, connection._close_reason
             self._tasks[connection] = asyncio.get_running_loop().create_task(_nothing())
             assert connection._transport is not None
-            connection._transport.send_close(code, _shortened(reason))  # type: ignore[arg-type]  # as above
-            self._closes(connection)
+            connection._transport.send_close(code, shortened(reason))  # type: ignore[arg-type]  # as above
+            self.closes(connection)
             return
         self._tasks[connection] = asyncio.get_running_loop().create_task(self._run(connection))
 
@@ -676,11 +540,13 @@ class WebSocketServer:
         else:
             connection.close(OK)
 
-    def _closes(self, connection: Connection, patience: float | None = None) -> None:
+    def closes(self, connection: Connection, patience: float | None = None) -> None:
+        """Cuts it when it does not end."""
         deadline = self._clock.monotonic() + min(self._close_timeout, patience or self._close_timeout)
         self._closes_at[connection] = min(deadline, self._closes_at.get(connection, deadline))
 
-    def _leaves(self, connection: Connection) -> None:
+    def leaves(self, connection: Connection) -> None:
+        """Forgets it."""
         self._slots[connection._slot].discard(connection)
         self._closes_at.pop(connection, None)
         task = self._tasks.pop(connection, None)
@@ -705,7 +571,7 @@ class WebSocketServer:
         if transport is None:
             return
         if transport.is_close_frame_sent:  # the core closed it for a frame against the rules, and it may not take even that
-            self._closes(connection)
+            self.closes(connection)
             return
         if not connection.writable:
             connection._full += 1
@@ -736,37 +602,20 @@ def address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _refusal(reject: Reject) -> WSUpgradeResponseWithListener:
-    headers = [("Content-Type", "text/plain; charset=utf-8"), *reject.headers]
-    return WSUpgradeResponseWithListener(
-        WSUpgradeResponse.create_error_response(HTTPStatus(reject.status), f"{reject.text}\n".encode(), headers), None
-    )
-
-
-def _shortened(reason: str) -> bytes:
-    """At most what a close frame holds, cut between characters."""
-    return reason.encode()[:_LONGEST_REASON].decode(errors="ignore").encode()
+def _fitting(request: HandshakeRequest, accept: Accept) -> Decision:
+    """What stands against it although it may come in: then why not, else ``accept``."""
+    if not request.upgrade:
+        return Reject(426, "Here is a WebSocket: connect with a WebSocket client (ws://).", _UPGRADE)
+    if request.header("sec-websocket-version").strip() != "13":
+        return Reject(426, "This server speaks version 13 of WebSocket.", _UPGRADE)
+    keys = request.headers("sec-websocket-key")
+    if len(keys) != 1:
+        return Reject(400, "A handshake has one Sec-WebSocket-Key.")
+    if accept.subprotocol is not None and accept.subprotocol not in request.subprotocols:
+        log.error("the chosen subprotocol was not offered", extra={"peer": request.address, "subprotocol": accept.subprotocol})
+        return _UNJUDGED
+    return accept
 
 
 async def _nothing() -> None:
     """The handler of a link that is closed as soon as it is open."""
-
-
-class _Quiet:
-    """What the core would log of every connection and of every stranger's broken frame is not worth a line; its own failures are."""
-
-    def isEnabledFor(self, level: int) -> bool:
-        """Asked before details are put together."""
-        return False
-
-    def log(self, level: int, message: str, *details: Any) -> None:
-        """Details."""
-
-    def debug(self, message: str, *details: Any) -> None:
-        """Details."""
-
-    info = warning = error = debug
-
-    def exception(self, message: str, *details: Any) -> None:
-        """A failure in our own callbacks."""
-        log.exception("websocket: %s", message % details if details else message)

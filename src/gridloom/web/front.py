@@ -17,6 +17,7 @@ import msgspec
 
 from gridloom.core.clock import Clock
 from gridloom.core.metrics import Metrics
+from gridloom.core.settings import masked
 from gridloom.web.problems import MEDIA_TYPE, Fault, problem
 from gridloom.web.settings import WebSettings
 
@@ -91,7 +92,7 @@ class Front:
         if seconds is not None:
             self._seconds.observe(seconds, route=route)
         if self._access_log:
-            path = scope.get("raw_path", b"").decode("ascii", "replace")
+            path = masked(scope.get("raw_path", b"").decode("ascii", "replace"))  # some paths hold a token
             address = scope["client"][0] if scope.get("client") else ""
             given = {"id": scope["state"]["request_id"], "method": method, "path": path, "status": status, "address": address}
             log.info("request", extra=given if seconds is None else {**given, "seconds": round(seconds, 6)})

@@ -77,7 +77,7 @@ def document(every: Iterable[Operation], version: str) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/", "description": "this hub"}],
-        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
+        "tags": [{"name": name, "description": TAGS.get(name, name)} for name in dict.fromkeys((*TAGS, *(one.tag for one in every)))],
         "security": [{"token": []}],
         "paths": paths,
         "components": {
@@ -104,7 +104,7 @@ def _operation(known: Operation, schemas: Mapping[str, Any], components: dict[st
     }
     if known.anonymous:
         found["security"] = []
-    parameters = [*_path_parameters(known.path), *_query_parameters(known.query)]
+    parameters = [*_path_parameters(known), *_query_parameters(known.query)]
     if parameters:
         found["parameters"] = parameters
     if known.body is not None:
@@ -134,14 +134,14 @@ def _responses(known: Operation, schemas: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _path_parameters(path: str) -> list[dict[str, Any]]:
-    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+def _path_parameters(known: Operation) -> list[dict[str, Any]]:
+    names = [part[1:-1] for part in known.path.split("/") if part.startswith("{")]
     return [
         {
             "name": name,
             "in": "path",
             "required": True,
-            "description": PATH_PARAMETERS[name],
+            "description": known.parameters.get(name) or PATH_PARAMETERS[name],
             "schema": {"type": "string", "minLength": 1, "maxLength": 500},
         }
         for name in names

@@ -20,6 +20,7 @@ from litestar import Request, Response
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Meta
 
+from gridloom.core import hub
 from gridloom.core.errors import FieldFault
 from gridloom.core.model import Principal
 from gridloom.web import problems
@@ -77,6 +78,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     produces: tuple[str, ...] = ("application/json",)
     refuses: Mapping[int, str]
     headers: Mapping[str, str]
+    parameters: Mapping[str, str] = {}
     anonymous: bool = False
     hide: tuple[str, ...] = ()
 
@@ -90,13 +92,15 @@ def operation(
     status: int = 200,
     refuses: Mapping[int, str] | None = None,
     headers: Mapping[str, str] | None = None,
+    parameters: Mapping[str, str] | None = None,
     produces: tuple[str, ...] = ("application/json",),
     body_schema: Callable[[Any], dict[str, Any]] | None = None,
     anonymous: bool = False,
     hide: tuple[str, ...] = (),
     check: problems.BodyCheck | None = None,
 ) -> Callable[[Callable[..., Awaitable[Any]]], HTTPRouteHandler]:
-    """Make a route of a coroutine. ``path`` is written ``/devices/{device_id}``; ``refuses`` adds statuses with their reasons.
+    """Make a route of a coroutine. ``path`` is written ``/devices/{device_id}``; ``refuses`` adds statuses with their reasons,
+    ``parameters`` describes those of the path that ``web.openapi`` does not know.
 
     ``hide`` are members of the body whose values no refusal repeats; ``check`` finds faults of the body that its type cannot;
     ``anonymous`` needs nobody to be signed in. One refusal names the faults of path, query and body together.
@@ -127,6 +131,7 @@ def operation(
             produces=produces,
             refuses=_refuses(refuses or {}, body=takes_body is not None, anonymous=anonymous),
             headers=headers or {},
+            parameters=parameters or {},
             anonymous=anonymous,
             hide=hide,
         )
@@ -172,6 +177,12 @@ def operation(
         return HTTPRouteHandler(litestar_path(path), http_method=methods, name=f"{method} {path}", status_code=200, opt={"operation": known})(handle)
 
     return decorate
+
+
+def mounted(one: hub.Operation) -> HTTPRouteHandler:
+    """The route of an operation that an integration brings."""
+    given = {name: getattr(one, name) for name in ("summary", "tag", "status", "refuses", "parameters", "hide")}
+    return operation(one.method, one.path, **given)(one.function)
 
 
 def litestar_path(path: str) -> str:

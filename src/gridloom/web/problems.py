@@ -23,6 +23,7 @@ from msgspec import inspect
 
 from gridloom.core import faults
 from gridloom.core.errors import FieldFault, GridloomError, InvalidInput, StorageError, Unauthenticated
+from gridloom.core.settings import masked
 from gridloom.web.settings import WebSettings
 
 T = TypeVar("T")
@@ -286,7 +287,7 @@ def handlers(settings: WebSettings) -> dict[int | type[Exception], ExceptionHand
 
     def of_gridloom(request: Request[Any, Any, Any], error: GridloomError) -> Response[bytes]:
         if error.status >= 500:
-            log.warning("request failed", extra={"code": error.code, "path": request.scope["path"], "reason": error.message})
+            log.warning("request failed", extra={"code": error.code, "path": masked(request.scope["path"]), "reason": error.message})
         return answer(request, of_error(error, request.method), headers_of(error))
 
     def of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
@@ -300,7 +301,7 @@ def handlers(settings: WebSettings) -> dict[int | type[Exception], ExceptionHand
         return answer(request, found, {key.lower(): value for key, value in (error.headers or {}).items()})
 
     def of_other(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-        log.error("request failed", extra={"path": request.scope["path"], "method": request.method}, exc_info=error)
+        log.error("request failed", extra={"path": masked(request.scope["path"]), "method": request.method}, exc_info=error)
         return answer(request, problem("internal-error", 500, "the hub's log has the reason under this request's id"), {})
 
     return {GridloomError: of_gridloom, HTTPException: of_http, Exception: of_other}

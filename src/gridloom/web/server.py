@@ -27,11 +27,12 @@ from uvicorn.server import ServerState
 
 from gridloom.core.errors import ConfigurationError
 from gridloom.core.hub import Hub
+from gridloom.core.hub import Operation as BroughtOperation
 from gridloom.web import metrics, pages, problems, stream
 from gridloom.web.api import access, commands, devices, events, outbox, readings, tables
 from gridloom.web.front import Front, SlashMiddleware
 from gridloom.web.metrics import Readiness
-from gridloom.web.operation import Operation, litestar_path
+from gridloom.web.operation import Operation, litestar_path, mounted
 from gridloom.web.settings import WebSettings
 from gridloom.web.signin import SignIn, provide_principal
 from gridloom.web.stream import Live
@@ -71,10 +72,12 @@ class _App(Litestar):
         return [*plugins, MsgspecDIPlugin()]
 
 
-def create(hub: Hub, routers: Sequence[Any], readiness: Readiness, settings: WebSettings) -> Litestar:
-    """The application: this hub's own routes, and the routers that the integrations bring, which are mounted at the root.
+def create(
+    hub: Hub, routers: Sequence[Any], readiness: Readiness, settings: WebSettings, operations: Sequence[BroughtOperation] = ()
+) -> Litestar:
+    """The application: this hub's own routes, and the ``operations`` and routers that the integrations bring, which are mounted at the root.
 
-    Their handlers may ask for ``principal`` (a Principal; 401 without). ``readiness`` names what is wrong now. Serve it with ``HttpServer``.
+    Routers'  handlers may ask for ``principal`` (a Principal; 401 without). ``readiness`` names what is wrong now. Serve it with ``HttpServer``.
     """
     cors = (
         CORSConfig(allow_origins=list(settings.cors_origins), allow_headers=["authorization", "content-type", "last-event-id"])
@@ -82,8 +85,9 @@ def create(hub: Hub, routers: Sequence[Any], readiness: Readiness, settings: Web
         else None
     )
     live = Live(hub, settings)
+    own = [*OWN_ROUTES, *map(mounted, operations)]
     return _App(
-        route_handlers=[*_options(), *OWN_ROUTES, *routers],
+        route_handlers=[*_options(own), *own, *routers],
         openapi_config=None,
         cors_config=cors,
         logging_config=None,
@@ -96,10 +100,10 @@ def create(hub: Hub, routers: Sequence[Any], readiness: Readiness, settings: Web
     )
 
 
-def _options() -> list[HTTPRouteHandler]:
+def _options(own: Sequence[HTTPRouteHandler]) -> list[HTTPRouteHandler]:
     """OPTIONS of our own paths. Litestar's answers for the first handler of a path only, when there are several (GET here, PATCH there)."""
     methods: dict[str, set[str]] = {}
-    for handler in OWN_ROUTES:
+    for handler in own:
         known: Operation = handler.opt["operation"]
         if known.path != stream.PATH:  # answers for itself
             methods.setdefault(known.path, {"OPTIONS"}).update(("GET", "HEAD") if known.method == "GET" else (known.method,))

@@ -1,0 +1,313 @@
+"""One connection of a station: what it asks is answered here, and what is ordered of it goes out here (guide chapter 4, annex A3 to A6).
+
+A station that was accepted once needs not boot again (B18, B19). One that never was is answered SecurityError, nothing of it is kept, and it is asked
+for its BootNotification (B20). What it tells is answered when the store has it: events on disk (N22), readings with their group. An answer of
+InternalError means that it was not kept, and should be told again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from gridloom.codecs import ocppj
+from gridloom.codecs.ocppj import ErrorCode
+from gridloom.core.clock import to_datetime
+from gridloom.core.errors import GridloomError, NotFound, Refused, StorageError
+from gridloom.core.events import new_event
+from gridloom.core.hub import Hub
+from gridloom.core.locks import KeyedLock
+from gridloom.core.model import Admission, Command, MeterReading
+from gridloom.core.registry import Link
+from gridloom.integrations.os3p import lights, mapping, orders, statuses
+from gridloom.integrations.os3p import messages as wire
+from gridloom.integrations.os3p.config import Section
+from gridloom.integrations.os3p.door import Visitor
+from gridloom.integrations.os3p.lights import Lights
+from gridloom.integrations.os3p.reading import read, write
+from gridloom.integrations.os3p.reports import Reports
+from gridloom.integrations.os3p.stations import LIGHTS, Boot, ConnectionView, Station, Stations
+from gridloom.links.calls import CallRefused, Calls
+from gridloom.links.websocket import OK, POLICY, Connection
+
+log = logging.getLogger(__name__)
+
+REFUSED = "device.data.refused"
+_BOOT: Final = "BootNotification"
+_NOTHING = b"{}"
+_ASK_TO_BOOT = write(wire.TriggerMessage(requestedMessage=_BOOT))
+_encode = msgspec.json.Encoder().encode
+_lights = msgspec.json.Decoder(Lights)
+
+
+class Office:
+    """What all conversations share."""
+
+    def __init__(self, section: Section, hub: Hub, stations: Stations, reports: Reports) -> None:
+        self.section = section
+        self.hub = hub
+        self.stations = stations
+        self.reports = reports
+        self.locks = KeyedLock()
+        self.calls = hub.metrics.counter("gridloom_os3p_calls_total", "CALLs of stations by action and how they were answered.", ("action", "answer"))
+        self.answered = {action: self.calls.bind(action=action, answer="ok") for action in _ANSWERS}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Do it beside everything else."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        """Nothing goes on."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Conversation:
+    """From the handshake to the end of the connection; ``run`` it."""
+
+    __slots__ = ("_admission", "_asked", "_calls", "_connection", "_link", "_office", "_secure", "_since", "_station")
+
+    def __init__(self, office: Office, station: Station, connection: Connection, visitor: Visitor) -> None:
+        self._office = office
+        self._station = station
+        self._connection = connection
+        self._secure = visitor.secure
+        self._since = office.hub.clock.now()
+        self._admission = office.stations.admission(station.identity)
+        self._asked = False
+        self._link: Link | None = None
+        self._calls = Calls(
+            connection,
+            ocppj.Connection(max_message=office.section.max_message),
+            clock=office.hub.clock,
+            answer=self.answer,
+            device=station.device,
+            timeout=office.section.call_timeout,
+            on_fault=self._deviates,
+        )
+
+    async def run(self) -> None:
+        """Returns when the connection has ended."""
+        station, office = self._station, self._office
+        if isinstance(station.connection, Conversation):
+            station.connection.replaced()
+            office.reports.tell(new_event("device.connection.replaced", station.device, office.hub.clock), station.identity)
+        station.connection = self
+        if not self._accepted:
+            office.begin(self._boot_grace(), "os3p boot grace")
+        try:
+            self._attach()
+            await self._calls.run()
+        finally:
+            if station.connection is self:
+                station.connection = None
+                office.stations.forget(station)
+            if self._link is not None:
+                self._link.detach(self._reason())
+
+    # ------------------------------------------------------------------------------------------------ what others ask of it
+
+    def view(self) -> ConnectionView:
+        """For operators."""
+        return ConnectionView(self._since, self._connection.address, self._connection.subprotocol or "", self._secure)
+
+    def admission_changed(self, admission: Admission | None) -> None:
+        """An operator has decided: a station that waits is asked to boot again at once (A4.1), one that was rejected has to go (B5).
+
+        None: its device was removed, and its link with it.
+        """
+        if admission is self._admission:
+            return
+        self._admission = admission
+        if admission is None:
+            self.replaced()
+        elif admission is Admission.REJECTED:
+            self._connection.close(OK, "rejected")
+        elif not self._accepted:
+            self._asked = False
+            self._ask_to_boot()
+
+    def replaced(self) -> None:
+        """A newer connection of the identity is here, or the device was removed (C16)."""
+        self._connection.close(POLICY, "a newer connection of this identity, or it was removed")
+
+    async def execute(self, command: Command) -> Any:
+        """Carry out an order (``core.registry.Executor``)."""
+        known = orders.NOTHING
+        if command.verb == "light.schedule.set":
+            known = orders.Known(overridden=(await self._lights()).overridden())
+        return await orders.execute(command, self._calls.call, known)
+
+    # ----------------------------------------------------------------------------------------------------------- it asks
+
+    async def answer(self, action: str, payload: bytes) -> bytes:
+        """The answer to a CALL. Raises CallRefused."""
+        hub, station = self._office.hub, self._station
+        hub.registry.seen(station.device, hub.clock.now())
+        try:
+            answered = await self._answer(action, payload)
+        except CallRefused as refusal:
+            self._refused(action, refusal)
+            raise
+        self._office.answered[action].inc()
+        return answered
+
+    async def _answer(self, action: str, payload: bytes) -> bytes:
+        if not self._accepted and action != _BOOT:
+            await self._not_accepted(action)
+        office = self._office
+        message, deviations = read(action, payload, "client", strict=office.stations.strict(self._station))
+        if deviations:
+            office.stations.deviated(self._station, {deviation.kind for deviation in deviations})
+        try:
+            return await _ANSWERS[action](self, message)
+        except StorageError as error:
+            raise CallRefused(ErrorCode.INTERNAL_ERROR, f"not kept, tell it again later: {error.message}") from error
+        except (NotFound, Refused) as error:  # rejected or removed while we looked
+            raise CallRefused(ErrorCode.SECURITY_ERROR, error.message) from error
+
+    def _refused(self, action: str, refusal: CallRefused) -> None:
+        """Count it, and tell operators of the first of a while."""
+        station, office = self._station, self._office
+        station.refused += 1
+        office.calls.inc(action=action if action in wire.ACTIONS else "unknown", answer=refusal.error_code)
+        if self._admission is not None:
+            data = {"action": action[:60], "code": refusal.error_code}
+            message = f"{action[:60]}: {refusal}"
+            office.reports.tell(new_event("device.message.refused", station.device, office.hub.clock, message=message, data=data), station.identity)
+
+    def _deviates(self, fault: str) -> None:
+        """The grammar told of something wrong with a message."""
+        self._office.stations.deviated(self._station, (fault,))
+
+    async def _boot(self, message: wire.BootNotification) -> bytes:
+        told = await self._office.stations.boot(self._station, msgspec.convert(message, Boot, from_attributes=True))
+        self._admission = self._office.stations.admission(self._station.identity)
+        self._attach()
+        if told.status == "Rejected":
+            # After the answer, which the close frame cannot overtake (I19).
+            asyncio.get_running_loop().call_soon(self._connection.close, OK, "rejected")
+        return write(wire.BootNotificationResponse(status=told.status, currentTime=self._time(), interval=told.interval))
+
+    async def _heartbeat(self, message: wire.Heartbeat) -> bytes:
+        return _encode(wire.HeartbeatResponse(currentTime=self._time()))  # nothing in it could be wrong, and there are many
+
+    async def _meter_values(self, message: wire.MeterValues) -> bytes:
+        hub, station = self._office.hub, self._station
+        readings = mapping.readings(message, station.device, hub.clock.now())
+        await hub.intake.readings(readings)
+        await self._office.stations.measured(station, readings)
+        return _NOTHING
+
+    async def _status(self, message: wire.StatusNotification) -> bytes:
+        hub, device = self._office.hub, self._station.device
+        # One after the other: what an event ends depends on what was raised before it, also by a connection that is just going.
+        async with self._office.locks.hold((device,)):
+            raised = [(alarm.kind, alarm.subject) for alarm in hub.alarms.raised_of(device)]
+            await hub.intake.events(statuses.status(message, device, hub.clock.now(), raised))
+        return _NOTHING
+
+    async def _light(self, message: wire.StreetlightStatusNotification | wire.StreetlightModeStatusNotification) -> bytes:
+        """N21, N22: the event and the live state in one commit, on disk before the answer."""
+        hub, station = self._office.hub, self._station
+        change = statuses.light(message, station.device, hub.clock.now())
+        event = change.event
+        async with self._office.locks.hold((station.device,)):
+            new = lights.updated(await self._lights(), change.contactor, change.field, change.value, event.time, event.received)
+            writes = []
+            if new is not None:
+                put = hub.documents.put(LIGHTS, station.identity, msgspec.json.encode(new))
+                writes.append(msgspec.structs.replace(put, only_if_new=("event", event.id)))
+            await hub.intake.events([event], writes)
+        await self._chart(statuses.light_reading(change))
+        return _NOTHING
+
+    async def _lights(self) -> Lights:
+        """The live state of the station's lights."""
+        found = await self._office.hub.documents.get(LIGHTS, self._station.identity)
+        return Lights() if found is None else _lights.decode(found.body)
+
+    async def _chart(self, reading: MeterReading | None) -> None:
+        """For charts; that it could not be kept is no reason to have the event told again."""
+        if reading is None:
+            return
+        try:
+            await self._office.hub.intake.readings([reading])
+            await self._office.stations.measured(self._station, [reading])
+        except GridloomError as error:
+            log.warning("a switch of street lights is not in the charts", extra={"device": self._station.device, "reason": error.message})
+
+    async def _progress(self, message: wire.FirmwareStatusNotification | wire.GetFileStatusNotification) -> bytes:
+        """Of a transfer whose order has ended with its answer: events, which carry the order's requestId (N1, N2)."""
+        hub = self._office.hub
+        event = statuses.progress(message, self._station.device, hub.clock.now()).event
+        if event is not None:
+            await hub.intake.event(event)
+        return _NOTHING
+
+    # ------------------------------------------------------------------------------------------------------------- details
+
+    @property
+    def _accepted(self) -> bool:
+        """Whether its data is taken: it was told so, and nobody has changed his mind."""
+        return self._admission is Admission.KNOWN and self._station.record.status == "Accepted"
+
+    async def _not_accepted(self, action: str) -> None:
+        """B20. Raises CallRefused."""
+        hub, device = self._office.hub, self._station.device
+        self._ask_to_boot()
+        if self._admission is not None and hub.alarms.raised(device, REFUSED) is None:
+            await hub.intake.event(new_event(REFUSED, device, hub.clock, message=f"{action} before it was accepted"))
+        raise CallRefused(ErrorCode.SECURITY_ERROR, "BootNotification first: this station was not accepted yet, and nothing of it is kept")
+
+    def _attach(self) -> None:
+        """Hold the device's link, once there is a device."""
+        if self._link is None and self._admission in (Admission.KNOWN, Admission.PENDING):
+            self._link = self._office.hub.registry.attach(self._station.device, self.execute, replaced=self.replaced)
+            self._link.online()
+
+    def _ask_to_boot(self) -> None:
+        if not self._asked and self._connection.open:
+            self._asked = True
+            self._office.begin(self._trigger_boot(), "os3p trigger")
+
+    async def _boot_grace(self) -> None:
+        """Most stations that were never accepted boot by themselves; one that thinks it was is asked to (B19)."""
+        await self._office.hub.clock.sleep(self._office.section.boot_grace)
+        if self._station.connection is self and not self._accepted and self._station.record.booted < self._since:
+            self._ask_to_boot()
+
+    async def _trigger_boot(self) -> None:
+        try:
+            await self._calls.call("TriggerMessage", _ASK_TO_BOOT)
+        except GridloomError as error:  # it may not know how, or be gone: it boots again by itself
+            log.info("a station was asked to boot and did not say that it will", extra={"device": self._station.device, "reason": error.message})
+
+    def _reason(self) -> str:
+        code, reason = self._connection.close_code, self._connection.close_reason
+        return f"the connection was closed: {code}{f' {reason}' if reason else ''}"
+
+    def _time(self) -> str:
+        """Now, in UTC, to the millisecond."""
+        return to_datetime(self._office.hub.clock.now()).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_ANSWERS: Mapping[str, Callable[[Conversation, Any], Awaitable[bytes]]] = {
+    "BootNotification": Conversation._boot,
+    "Heartbeat": Conversation._heartbeat,
+    "MeterValues": Conversation._meter_values,
+    "StatusNotification": Conversation._status,
+    "StreetlightStatusNotification": Conversation._light,
+    "StreetlightModeStatusNotification": Conversation._light,
+    "FirmwareStatusNotification": Conversation._progress,
+    "GetFileStatusNotification": Conversation._progress,
+}

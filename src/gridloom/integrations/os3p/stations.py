@@ -1,0 +1,403 @@
+"""What is known of each station beside its device: how it is registered, how strictly it is treated, where it deviated from the document.
+
+Whether a station is let in is its device's ``admission`` and nothing else: an operator accepts or rejects the device. What the station *was told* is
+kept here, as a document, because a station that reconnects does not boot again (CONFORMANCE B18 to B20). Other rooms (api, cli) ask on the bus:
+``LIST``, ``SHOW``, ``CHANGE``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
+from typing import Annotated, Literal, Protocol
+
+import msgspec
+
+from gridloom.core import audit, subjects
+from gridloom.core.errors import NotFound, StorageError
+from gridloom.core.events import new_event
+from gridloom.core.hub import Hub
+from gridloom.core.locks import KeyedLock, finish
+from gridloom.core.model import Admission, Device, DeviceKind, Event, EventState, MeterReading, Principal
+from gridloom.core.ports import Put
+from gridloom.core.subjects import DeviceState
+from gridloom.integrations.os3p.config import Section
+from gridloom.integrations.os3p.lights import Lights
+
+log = logging.getLogger(__name__)
+
+SPACE = "os3p"
+KIND, LIGHTS = "station", "lights"
+"""The kinds of our documents; their ids are identities."""
+MOST_KINDS = 100
+"""Kinds of deviation counted for one station, and measurands known of it; more kinds are counted as ``other``."""
+OTHER = "other"
+
+LIST = subjects.of(SPACE, "stations")
+"""Asked with None: a ``StationView`` of every station, ordered by identity, without ``lights``; asked with a list of identities: of those there are."""
+SHOW = subjects.of(SPACE, "station")
+"""Asked with an identity: its ``StationView``, or None when there is no such station."""
+CHANGE = subjects.of(SPACE, "change")
+"""Asked with a ``Change``: the ``StationView`` afterwards, or None. Who asks has made sure that the principal may (``device.manage``)."""
+
+
+Status = Literal["Accepted", "Pending", "Rejected"]
+"""What a station is told (A6.1)."""
+_TOLD: dict[Admission, Status] = {Admission.KNOWN: "Accepted", Admission.PENDING: "Pending", Admission.REJECTED: "Rejected"}
+
+
+class Boot(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The fields of a BootNotification as they came (A6.1), however long; empty where nothing came (I17)."""
+
+    vendor: str = ""
+    model: str = ""
+    stationNumber: str = ""
+    serialNumber: str = ""
+    firmwareVersion: str = ""
+    iccid: str = ""
+    imsi: str = ""
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The document of a station. Times in µs: ``accepted`` for the first time, ``booted`` the last time.
+
+    ``status``: what it was last told; None: it has not sent a BootNotification yet.
+    ``strict``: None is the section's. ``heartbeat_interval`` in s, told instead of the section's.
+    """
+
+    status: Status | None = None
+    accepted: int = 0
+    booted: int = 0
+    boots: int = 0
+    boot: Boot = Boot()
+    strict: bool | None = None
+    heartbeat_interval: int | None = None
+
+
+class ConnectionView(msgspec.Struct, frozen=True):
+    """The connection of a station: ``since`` in µs, the peer's address, and how it came."""
+
+    since: int
+    address: str
+    subprotocol: str
+    secure: bool
+
+
+class StationView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A station as an operator sees it.
+
+    ``strict``: what is in force. ``deviations``: how often since the hub started, by kind; ``refused``: its CALLs since then that were answered with
+    a CALLERROR. ``connection``: None when it is not connected. ``lights``: the live state by contactor.
+    """
+
+    identity: str
+    device: str
+    admission: Admission
+    strict: bool
+    record: Record
+    deviations: dict[str, int] = {}
+    refused: int = 0
+    connection: ConnectionView | None = None
+    lights: Lights | None = None
+
+
+class Change(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an operator sets for one station; what is left out stays, None is the section's again. ``principal`` is for the audit trail."""
+
+    identity: str
+    principal: Principal
+    strict: bool | msgspec.UnsetType | None = msgspec.UNSET
+    heartbeat_interval: Annotated[int, msgspec.Meta(ge=1, le=2_147_483_647)] | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class Connected(Protocol):
+    """What a station's connection is asked."""
+
+    def view(self) -> ConnectionView:
+        """For operators."""
+        ...
+
+    def admission_changed(self, admission: Admission | None) -> None:
+        """An operator has decided; None: the device was removed."""
+        ...
+
+
+class Station:
+    """What memory holds of one station: less than a kilobyte."""
+
+    __slots__ = ("connection", "deviations", "device", "identity", "measurands", "record", "refused")
+
+    def __init__(self, identity: str, record: Record) -> None:
+        self.identity = identity
+        self.device = device_id(identity)
+        self.record = record
+        self.connection: Connected | None = None
+        self.deviations: dict[str, int] | None = None
+        self.refused = 0
+        self.measurands: frozenset[str] = frozenset()
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What a station that boots is told; ``interval`` in s (I18: to the next heartbeat, BootNotification or connection)."""
+
+    status: Status
+    interval: int
+
+
+def device_id(identity: str) -> str:
+    """Of the device that a station is."""
+    return f"{SPACE}:{identity}"
+
+
+_records = msgspec.json.Decoder(Record)
+_lights = msgspec.json.Decoder(Lights)
+
+
+class Stations:
+    """All stations of the hub. ``verbs``: what can be ordered from a station."""
+
+    def __init__(self, section: Section, hub: Hub, verbs: tuple[str, ...]) -> None:
+        self._section = section
+        self._hub = hub
+        self._verbs = verbs
+        self._stations: dict[str, Station] = {}
+        self._pending: set[str] = set()
+        self._locks = KeyedLock()
+        self._forgetting: set[asyncio.Task[None]] = set()
+        self._leave: list[Callable[[], None]] = []
+        self._counter = hub.metrics.counter(
+            "gridloom_os3p_deviations_total", "Messages of stations that deviate from the document, by kind of deviation.", ("kind",)
+        )
+
+    async def start(self) -> None:
+        """Read the documents, and answer other rooms."""
+        for found in await self._hub.documents.find(KIND):
+            self._stations[found.id] = Station(found.id, _records.decode(found.body))
+        for device in self._hub.registry.devices():
+            if device.integration == SPACE:
+                self._see(device)
+        bus = self._hub.bus
+        self._leave = [
+            bus.listen(subjects.ALL_DEVICES, self._heard),
+            bus.serve(LIST, self._list),
+            bus.serve(SHOW, self._show),
+            bus.serve(CHANGE, self._change),
+        ]
+
+    async def stop(self) -> None:
+        """Answer and listen no longer."""
+        for leave in self._leave:
+            leave()
+        self._leave = []
+        await asyncio.gather(*self._forgetting, return_exceptions=True)
+        self._stations.clear()
+        self._pending.clear()
+
+    # ------------------------------------------------------------------------------------------------------------- who is
+
+    def find(self, identity: str) -> Station | None:
+        """A station whose device the hub has, or None."""
+        return self._of(identity) if self.admission(identity) is not None else None
+
+    def admission(self, identity: str) -> Admission | None:
+        """Whether the hub deals with the station; None when it has no such device."""
+        device = self._device(identity)
+        return None if device is None else device.admission
+
+    def newcomer(self, identity: str) -> Station | None:
+        """A station that the hub does not know and that may register; None when it may not. ``forget`` it when it leaves."""
+        return None if self._section.accept == "known" or self.full else self._of(identity)
+
+    @property
+    def full(self) -> bool:
+        """Whether as many stations wait for an operator as may."""
+        return self._section.accept == "approve" and len(self._pending) >= self._section.max_pending
+
+    def forget(self, station: Station) -> None:
+        """A newcomer has gone without having registered."""
+        if self._device(station.identity) is None and station.connection is None:
+            self._stations.pop(station.identity, None)
+
+    def strict(self, station: Station) -> bool:
+        """Whether its deviations are refused."""
+        return self._section.strict if station.record.strict is None else station.record.strict
+
+    def deviated(self, station: Station, kinds: Iterable[str]) -> None:
+        """Count deviations."""
+        counts = station.deviations
+        if counts is None:
+            counts = station.deviations = {}
+        for kind in kinds:
+            self._counter.inc(kind=kind)
+            known = kind if kind in counts or len(counts) < MOST_KINDS else OTHER
+            counts[known] = counts.get(known, 0) + 1
+
+    # ---------------------------------------------------------------------------------------------------------- registers
+
+    async def boot(self, station: Station, boot: Boot) -> Told:
+        """A BootNotification came: the answer, which is on disk when this returns (B18, B19). Raises what the registry and the intake raise."""
+        async with self._locks.hold((station.identity,)):
+            return await finish(self._boot(station, boot))
+
+    async def _boot(self, station: Station, boot: Boot) -> Told:
+        device = self._device(station.identity)
+        if device is None and (self._section.accept == "known" or self.full):
+            # Removed while it was connected, or one too many: it may ask again, and nothing is kept of it.
+            return self._told("Rejected" if self._section.accept == "known" else "Pending", station.record)
+        if device is None or device.admission is not Admission.REJECTED:
+            before, device = device, await self._hub.registry.register(self._described(station, boot))
+        if device.admission is Admission.PENDING and self._section.accept == "any":
+            device = await self._hub.registry.update(device.id, self._hub.accounts.system(SPACE), admission=Admission.KNOWN)
+        now = self._hub.clock.now()
+        old, status = station.record, _TOLD[device.admission]
+        accepted = status == "Accepted"
+        record = msgspec.structs.replace(
+            old, status=status, accepted=old.accepted or (now if accepted else 0), booted=now, boots=old.boots + 1, boot=boot
+        )
+        events = self._events_of_boot(device, before, boot) if accepted else []
+        await self._hub.intake.events(events, [self._put(station.identity, record)])
+        station.record = record
+        return self._told(status, record)
+
+    def _described(self, station: Station, boot: Boot) -> Device:
+        """The device as its BootNotification tells it."""
+        attributes = {"stationNumber": boot.stationNumber, "iccid": boot.iccid, "imsi": boot.imsi}
+        return Device(
+            id=station.device,
+            integration=SPACE,
+            identity=station.identity,
+            kind=DeviceKind.SUBSTATION,
+            vendor=boot.vendor,
+            model=boot.model,
+            serial=boot.serialNumber,
+            firmware=boot.firmwareVersion,
+            admission=Admission.PENDING if self._section.accept == "approve" else Admission.KNOWN,
+            verbs=self._verbs,
+            attributes={name: value for name, value in attributes.items() if value},
+        )
+
+    def _events_of_boot(self, device: Device, before: Device | None, boot: Boot) -> list[Event]:
+        clock, id = self._hub.clock, device.id
+        fields = msgspec.to_builtins(boot)
+        events = [new_event("device.booted", id, clock, data=fields)]
+        if before is not None and before.firmware and before.firmware != device.firmware:
+            data = {"from": before.firmware, "to": device.firmware}
+            events.append(new_event("device.firmware.changed", id, clock, data=data))
+        if self._hub.alarms.raised(id, "device.data.refused") is not None:
+            events.append(new_event("device.data.refused", id, clock, state=EventState.CLEARED, message="it has been accepted"))
+        return events
+
+    def _told(self, status: Status, record: Record) -> Told:
+        interval = float(self._section.pending_interval)
+        if status == "Accepted":
+            interval = record.heartbeat_interval or self._section.heartbeat_interval
+        return Told(status, max(1, round(interval)))
+
+    async def measured(self, station: Station, readings: Iterable[MeterReading]) -> None:
+        """Its device measures what it told; a commit only when that is something new."""
+        new = {one.type.measurand for reading in readings for one in reading.readings} - station.measurands
+        if not new or len(station.measurands) >= MOST_KINDS or self._device(station.identity) is None:  # None: removed while it was stored
+            return
+        device = Device(id=station.device, integration=SPACE, identity=station.identity, measurands=tuple(sorted(station.measurands | new)))
+        self._see(await self._hub.registry.register(device))
+
+    # ---------------------------------------------------------------------------------------------------------- on the bus
+
+    async def _list(self, asked: Iterable[str] | None) -> list[StationView]:
+        found = (self._device(identity) for identity in (sorted(self._known()) if asked is None else asked))
+        return [self._view(device) for device in found if device is not None]
+
+    async def _show(self, identity: str) -> StationView | None:
+        device = self._device(identity)
+        if device is None:
+            return None
+        lights = await self._hub.documents.get(LIGHTS, identity)
+        return msgspec.structs.replace(self._view(device), lights=None if lights is None else _lights.decode(lights.body))
+
+    async def _change(self, asked: Change) -> StationView | None:
+        change = msgspec.convert(asked, Change, from_attributes=True)
+        if self._device(change.identity) is None:
+            return None
+        async with self._locks.hold((change.identity,)):
+            station = self._of(change.identity)
+            fields = {name: getattr(change, name) for name in ("strict", "heartbeat_interval")}
+            fields = {name: value for name, value in fields.items() if value is not msgspec.UNSET}
+            record = msgspec.structs.replace(station.record, **fields)
+            line = audit.entry(self._hub.clock, change.principal, "device.manage", station.device, "done", device=station.device, data=fields)
+            await self._hub.intake.commit([self._put(change.identity, record), line])
+            station.record = record
+        return await self._show(change.identity)
+
+    def _view(self, device: Device) -> StationView:
+        station = self._of(device.identity)
+        return StationView(
+            identity=device.identity,
+            device=device.id,
+            admission=device.admission,
+            strict=self.strict(station),
+            record=station.record,
+            deviations=dict(station.deviations or {}),
+            refused=station.refused,
+            connection=None if station.connection is None else station.connection.view(),
+        )
+
+    # ------------------------------------------------------------------------------------------------------------- details
+
+    def _of(self, identity: str) -> Station:
+        station = self._stations.get(identity)
+        if station is None:
+            station = self._stations[identity] = Station(identity, Record())
+        return station
+
+    def _device(self, identity: str) -> Device | None:
+        try:
+            return self._hub.registry.get(device_id(identity))
+        except NotFound:
+            return None
+
+    def _known(self) -> Collection[str]:
+        return [device.identity for device in self._hub.registry.devices() if device.integration == SPACE]
+
+    def _heard(self, _: str, state: DeviceState) -> None:
+        """A device has changed, or is on- or offline."""
+        device = state.device
+        if device.integration != SPACE:
+            return
+        if state.removed:
+            self._pending.discard(device.identity)
+            station = self._stations.pop(device.identity, None)
+            task = asyncio.create_task(self._delete(device.identity), name="os3p station removed")
+            self._forgetting.add(task)
+            task.add_done_callback(self._forgetting.discard)
+        else:
+            self._see(device)
+            station = self._stations.get(device.identity)
+        if station is not None and station.connection is not None:
+            station.connection.admission_changed(None if state.removed else device.admission)
+
+    async def _delete(self, identity: str) -> None:
+        """The documents of a removed station: should it ever come again, it has to register again."""
+        documents = self._hub.documents
+        try:
+            await documents.commit([documents.delete(kind, identity) for kind in (KIND, LIGHTS)])
+        except StorageError as error:
+            log.error("the documents of a removed station are still there", extra={"device": device_id(identity), "reason": error.message})
+
+    def _see(self, device: Device) -> None:
+        if device.admission is Admission.PENDING:
+            self._pending.add(device.identity)
+        else:
+            self._pending.discard(device.identity)
+        if device.measurands:
+            self._of(device.identity).measurands = _set(device.measurands)
+
+    def _put(self, identity: str, record: Record) -> Put:
+        return self._hub.documents.put(KIND, identity, msgspec.json.encode(record), {"status": record.status or ""})
+
+
+@lru_cache(maxsize=256)
+def _set(measurands: tuple[str, ...]) -> frozenset[str]:
+    """One object for all stations that measure the same."""
+    return frozenset(measurands)
