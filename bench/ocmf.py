@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import sys
 import tempfile
@@ -94,6 +95,11 @@ def single(seconds: float) -> dict[str, Any]:
     }
 
 
+def spent() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+
+
 def lots(records: int) -> dict[str, Any]:
     """A file of records, read and judged."""
     signer = keys.generate()
@@ -108,13 +114,14 @@ def lots(records: int) -> dict[str, Any]:
         cores = os.cpu_count() or 1
         found: dict[str, Any] = {"records": records, "bytes": file.stat().st_size, "read_seconds": round(reading, 2), "cores": cores}
         for processes in (1, cores):
-            begin, steps, held = time.perf_counter(), 0, 0
+            begin, steps, held, cpu = time.perf_counter(), 0, 0, spent()
             for _, answers in many.run(items, signer.public.hex, strict=False, as_json=False, processes=processes):
                 steps += 1
                 held += sum(answer.state == "holds" for answer in answers)
             seconds = time.perf_counter() - begin
             assert held == records
-            found[f"processes_{processes}"] = {"seconds": round(seconds, 2), "per_second": round(records / seconds), "progress_steps": steps}
+            figures = {"seconds": round(seconds, 2), "per_second": round(records / seconds), "progress_steps": steps}
+            found[f"processes_{processes}"] = {**figures, "cpu_seconds": round(spent() - cpu, 2)}
     found["speed_up"] = round(found["processes_1"]["seconds"] / found[f"processes_{cores}"]["seconds"], 2)
     found["limit_speed_up"] = LIMIT_CORES if cores > 1 else 0
     return found

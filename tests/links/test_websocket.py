@@ -294,7 +294,7 @@ async def test_stopping_tells_everybody_refuses_the_next_and_frees_the_port(star
         (handshake("/", "Host: another"), 400, "Host"),
         (handshake("/elsewhere"), 404, "no such path"),
         (b"GET /elsewhere HTTP/1.1\r\nHost: localhost\r\n\r\n", 404, "no such path"),
-        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 400, "POST"),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 405, "GET"),
         (b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n", 400, "HTTP/1.0"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, ""),
         (b"GET / HTTP/1.1\r\nHost: localhost\r\n folded: line\r\n\r\n", 400, "fold"),

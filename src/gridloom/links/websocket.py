@@ -28,6 +28,7 @@ import logging
 import math
 import socket
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from http import HTTPStatus
 from random import Random
@@ -63,7 +64,7 @@ from gridloom.links.websocket_link import (
 
 __all__ = [
     "ABNORMAL", "GOING_AWAY", "INTERNAL", "INVALID_TEXT", "NO_STATUS", "OK", "POLICY", "PROTOCOL_ERROR", "TOO_BIG", "TRY_AGAIN", "UNSUPPORTED",
-    "Accept", "Admit", "Connection", "HandshakeRequest", "Reject", "WebSocketServer", "address", "prepare", "prepare_text",
+    "Accept", "Admit", "Connection", "Guest", "HandshakeRequest", "Reject", "Takeover", "WebSocketServer", "address", "prepare", "prepare_text",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -166,7 +167,24 @@ class Reject:
 
 _UNJUDGED = Reject(500, "Internal error.")
 
-Decision = Accept | Reject
+
+class Takeover(ABC):
+    """An answer of another kind: somebody else has the line from now on (``links.push``: an HTTP stream on the same port)."""
+
+    @abstractmethod
+    def take(self, server: WebSocketServer, transport: Any) -> None:
+        """Answer, and set the line's protocol if it goes on. What counts as a link joins and leaves ``server.guests``."""
+
+
+class Guest(ABC):
+    """A line that was taken over and lives on."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """The server stops."""
+
+
+Decision = Accept | Reject | Takeover
 Admit = Callable[[HandshakeRequest], Decision | Awaitable[Decision]]
 """Decides who comes in, from memory and at once, or later where it returns an awaitable (the module says when). It changes nothing: it is also
 asked about plain HTTP requests, which then get 426 where it accepts."""
@@ -207,6 +225,10 @@ class _Entrance(Handshake):
         self._server._knocks(self)
 
     def head(self, head: bytes, rest: bytes) -> None:
+        method = head.partition(b" ")[0]
+        if method != b"GET" and method.isalpha() and method.isupper():
+            self.refuse(Reject(405, "Here one can only GET.", (("Allow", "GET"),)))
+            return
         try:
             asked = _parse_http_request(head)
         except RuntimeError as error:
@@ -365,6 +387,8 @@ class WebSocketServer(Owner):
         self._closes_at: dict[Connection, float] = {}
         self._halfway: set[_Entrance] = set()
         self._tasks: dict[Connection, asyncio.Task[None]] = {}
+        self.guests: set[Guest] = set()
+        """Lines that were taken over and live on; they count for ``max_connections``."""
         self._server: asyncio.Server | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._stopping = False
@@ -413,6 +437,8 @@ class WebSocketServer(Owner):
         for entrance in tuple(self._halfway):
             entrance.transport.abort()
             entrance.leave()
+        for guest in tuple(self.guests):
+            guest.end()
         for connection in tuple(self._tasks):
             connection.close(code, reason)
         self._empty.clear()
@@ -454,7 +480,7 @@ class WebSocketServer(Owner):
         if wait:
             return self._judge_later(entrance, request, rest, wait)
         decided = self._ask(request)
-        if isinstance(decided, Accept | Reject):
+        if isinstance(decided, Accept | Reject | Takeover):
             self._settle(entrance, request, decided, rest)
             return None
         return self._judge_later(entrance, request, rest, 0.0, decided)
@@ -466,7 +492,7 @@ class WebSocketServer(Owner):
             await self._clock.sleep(wait)
         if decided is None:
             decided = self._ask(request)
-        if not isinstance(decided, Accept | Reject):
+        if not isinstance(decided, Accept | Reject | Takeover):
             try:
                 decided = await decided
             except Exception:  # as in _ask
@@ -476,7 +502,7 @@ class WebSocketServer(Owner):
             self._settle(entrance, request, decided, rest)
 
     def _at_the_limits(self, request: HandshakeRequest) -> Reject | None:
-        if self._stopping or len(self._tasks) >= self._max_connections:
+        if self._stopping or len(self._tasks) + len(self.guests) >= self._max_connections:
             return self._crowded("No more connections now; come again later.")
         if len(request.headers("host")) != 1:
             return Reject(400, "A request has one Host header.")
@@ -501,6 +527,10 @@ class WebSocketServer(Owner):
             decided = self._at_the_limits(request) or _fitting(request, decided)  # they may have been reached while it waited
         if isinstance(decided, Reject):
             entrance.refuse(decided)
+            return
+        if isinstance(decided, Takeover):
+            entrance.leave()
+            decided.take(self, entrance.transport)
             return
         headers = list(decided.headers)
         if decided.subprotocol is not None:

@@ -285,7 +285,7 @@ def hub(transaction: dict[str, Any]) -> Iterator[Client]:
 
 
 def test_export_of_a_transaction_of_the_hub(tmp_path: Path) -> None:
-    data = {"ocmf": ONE, "ocmf_key": KEY}
+    data = {"record": ONE, "public_key": KEY}
     with hub({"id": "0193", "device": "everest:m", "state": "ended", "data": data}) as client:
         found = run("export", "0193", obj=lambda config: client)
         assert found.exit_code == 0

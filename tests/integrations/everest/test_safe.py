@@ -290,9 +290,12 @@ def test_any_document_is_read_or_refused(data: bytes) -> None:
 
 
 def test_a_transaction_of_the_hub_is_exported() -> None:
-    data = {"ocmf": "OCMF|{}|{}", "ocmf_key": "3059", "other": 1}
+    data = {"record": "OCMF|{}|{}", "public_key": "3059", "other": 1}
     assert safe.exported({"id": "1", "device": "d", "data": data}) == [Value("OCMF|{}|{}", "3059", "1", safe.END)]
-    both = safe.exported({"id": "1", "device": "d", "data": data | {"ocmf_begin": "OCMF|{ }|{}"}})
-    assert [(one.record, one.context) for one in both] == [("OCMF|{ }|{}", safe.BEGIN), ("OCMF|{}|{}", safe.END)]
-    with pytest.raises(InvalidInput, match="transaction 7 of tic:1 has no signed record"):
-        safe.exported({"id": "7", "device": "tic:1"})
+    both = safe.exported({"id": "1", "device": "d", "data": data | {"begin_record": "OCMF|{ }|{}"}})
+    assert [(one.record, one.key, one.context) for one in both] == [("OCMF|{ }|{}", "3059", safe.BEGIN), ("OCMF|{}|{}", "3059", safe.END)]
+    both = safe.exported({"id": "1", "device": "d", "data": data | {"begin_record": "OCMF|{ }|{}", "begin_public_key": "3060"}})
+    assert [one.key for one in both] == ["3060", "3059"], "the key was changed in between"
+    for other in ({}, {"record": "something else"}):
+        with pytest.raises(InvalidInput, match="transaction 7 of tic:1 has no signed record"):
+            safe.exported({"id": "7", "device": "tic:1", "data": other})

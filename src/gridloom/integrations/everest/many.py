@@ -89,4 +89,4 @@ def run(items: Sequence[Item], key: bytes | str | None, *, strict: bool, as_json
                 done += len(batch)
                 yield done, future.result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # also when nobody wants the rest

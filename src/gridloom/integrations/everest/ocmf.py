@@ -51,8 +51,6 @@ from gridloom.integrations.everest.fields import (
 
 NOTICE = "A signature made by software says who signed and that nothing was changed since; it is not legally calibrated metering."
 """Every document and every answer carries this sentence."""
-GATEWAY = "Gridloom (signed by software, not legally calibrated metering)"
-"""GI of our own records: what signed, and what its signature is not. MV, MM and MS name the true meter."""
 HEADER = "OCMF"
 Encoding = Literal["hex", "base64"]
 MOST_BYTES = 1 << 20

@@ -252,20 +252,23 @@ def read_xml(data: bytes) -> list[Value]:
     return collector.values
 
 
-_RETURN = {"\r": "&#13;"}
-"""A bare carriage return would be read back as a line feed, and the signature would be lost."""
-
-
 def exported(transaction: Mapping[str, Any]) -> list[Value]:
-    """The signed records of a transaction as the hub's API gives it: ``data`` holds ``ocmf`` (the record that ends it), ``ocmf_begin`` if its
-    begin was signed by itself, and ``ocmf_key`` (SPKI in hexadecimal digits). Raises InvalidInput when nothing was signed."""
+    """The signed records of a transaction as the hub's API gives it. ``data`` holds ``record`` (the one that ends it) and ``public_key`` (SPKI in
+    hexadecimal digits); ``begin_record`` if its begin was signed by itself, with ``begin_public_key`` if that was another key.
+
+    Raises InvalidInput when nothing was signed.
+    """
     data = transaction.get("data", {})
-    record, begin, key = (data.get(name) for name in ("ocmf", "ocmf_begin", "ocmf_key"))
-    if not isinstance(record, str):
+    record, begin, key = (data.get(name) for name in ("record", "begin_record", "public_key"))
+    if not isinstance(record, str) or not record.startswith("OCMF|"):
         raise InvalidInput(f"transaction {str(transaction.get('id'))[:60]} of {str(transaction.get('device'))[:60]} has no signed record")
     # The tool takes numbers only as ids; within one document any number will do.
     last = Value(record, key, "1", END)
-    return [Value(begin, key, "1", BEGIN), last] if isinstance(begin, str) else [last]
+    return [Value(begin, data.get("begin_public_key", key), "1", BEGIN), last] if isinstance(begin, str) else [last]
+
+
+_RETURN = {"\r": "&#13;"}
+"""A bare carriage return would be read back as a line feed, and the signature would be lost."""
 
 
 def to_xml(values: Sequence[Value]) -> str:
