@@ -112,8 +112,11 @@ INSIDE = {
     "codec": {"errors"} | TABLES,
     "messages": {"errors"} | TABLES,
     "mapping": {"errors", "messages", "core"} | GRAMMARS | TABLES,
-    "api": {"errors", "messages", "wire", "dialects", "mapping", "core", "config", "links"} | GRAMMARS | TABLES,
 }
+
+
+WIRES = {"link", "server", "client", "conversation", "door", "module", "simulator", "agent"}
+"""Rooms that hold a device's line: an API never knows them, so that both may run on different machines."""
 
 
 def room_of(module: str, integration: str) -> str:
@@ -132,6 +135,18 @@ def test_inside_an_integration_the_rooms_look_one_way(room: str) -> None:
                 if target not in INSIDE[room] | {room}:
                     strangers.append(f"{module} -> {seen}")
     assert strangers == []
+
+
+def test_an_api_never_knows_the_wire() -> None:
+    seen_by_apis = [
+        (module, seen)
+        for integration in integrations()
+        for module in modules(f"{integration}.api")
+        for seen in graph().find_modules_directly_imported_by(module)
+        if within(seen, integration)
+    ]
+    assert seen_by_apis, "the test would prove nothing without an api"
+    assert [f"{module} -> {seen}" for module, seen in seen_by_apis if seen.split(".")[3] in WIRES] == []
 
 
 def test_only_app_loads_integrations() -> None:

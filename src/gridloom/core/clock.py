@@ -65,3 +65,15 @@ def from_datetime(moment: datetime) -> int:
 def rfc3339(microseconds: int) -> str:
     """``2026-11-21T00:58:03.123456Z``; the fraction is left out when it is zero."""
     return to_datetime(microseconds).isoformat().replace("+00:00", "Z")
+
+
+def synchronised() -> bool:
+    """Whether the machine's clock is held by a time service (NTP, PTP): the kernel knows, whatever the service. False where it cannot be asked."""
+    import ctypes
+
+    timex = ctypes.create_string_buffer(1024)  # struct timex with modes 0: it is read, nothing is set
+    try:
+        state: int = ctypes.CDLL(None).adjtimex(timex)
+    except (OSError, AttributeError):
+        return False
+    return 0 <= state < 5  # 5 is TIME_ERROR: not synchronised

@@ -60,7 +60,7 @@ class Quality(enum.IntFlag):
     SIMULATED = 256  # from a simulator
 
 
-class ReadingType(msgspec.Struct, frozen=True, omit_defaults=True):
+class ReadingType(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What a number means. Device + ReadingType is a series.
 
     ``measurand`` is a name of ``core.measurands.TABLE``, or the device's own word if the table has none;
@@ -76,7 +76,7 @@ class ReadingType(msgspec.Struct, frozen=True, omit_defaults=True):
     location: str | None = None
 
 
-class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
+class Reading(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One typed value. An ``int`` value counts units of ``10**exponent``; a ``float`` is taken as it is (exponent 0, never NaN or infinite).
 
     A ``str`` is a state (the running tariff) or a number that nobody could read (OS³P N7); mappings send one only when it changes.

@@ -76,7 +76,7 @@ def when(text: str | None, received: int) -> tuple[int, TimeSource]:
 
 
 def readings(message: MeterValues, device: str, received: int) -> list[MeterReading]:
-    """One MeterReading for each ``meterValue`` that has values, which is its native message; ``received`` in µs UTC."""
+    """One MeterReading for each ``meterValue`` that has values; ``received`` in µs UTC. One that deviates is its native message."""
     return [_meter_reading(one, device, received, index) for index, one in enumerate(message.meterValue) if one.sampledValue]
 
 
@@ -84,7 +84,10 @@ def _meter_reading(one: MeterValue, device: str, received: int, index: int) -> M
     time, source = when(one.timestamp, received)
     if source is TimeSource.HUB:
         time += index
-    return MeterReading(device, time, received, _values(one.sampledValue), source, one)
+    readings = _values(one.sampledValue)
+    # What had to be understood is kept as it came, too (I9); of a station that speaks as documented the readings say all.
+    odd = any(reading.quality is not Quality.GOOD and reading.quality is not Quality.DERIVED for reading in readings)
+    return MeterReading(device, time, received, readings, source, one if odd else None)
 
 
 def _values(sampled: Sequence[SampledValue]) -> tuple[Reading, ...]:
