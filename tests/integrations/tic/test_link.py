@@ -9,6 +9,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
@@ -27,8 +28,11 @@ from gridloom.integrations.tic.config import Section, SerialPort
 from gridloom.integrations.tic.labels import Mode
 from gridloom.integrations.tic.link import Manager
 from gridloom.integrations.tic.messages import PortState, TicFrame
-from gridloom.links.serial import PortInfo, Ports
+from gridloom.links.serial import PortInfo, Ports, Stream
 
+EXTRA = [("HHPHC", "A"), ("HCHC", "012345678"), ("HCHP", "012345678"), ("EJPHN", "012345678"), ("EJPHPM", "012345678")]
+"""So that a frame is long enough to be left alone."""
+ADPS = group("historic", "ADPS", "035")
 STANDARD, HISTORIC = f"tic:{STANDARD_SERIAL}", f"tic:{HISTORIC_SERIAL}"
 
 
@@ -205,6 +209,78 @@ async def test_plugged_again_under_another_name_the_same_adapter_is_found_by_its
         assert state.usb is not None
         assert (state.usb.modem_type, state.usb.serial) == ("TELEINFO", "DA6T9QZS")
         assert bench.hub.alarms.raised(subjects.HUB, "line.lost", str(bench.link)) is None
+
+
+class Timed(Meter):
+    """Speaks at the line's pace in pieces of 16 bytes, and notes when the last byte of ``mark`` went out first."""
+
+    def __init__(self, link: Path, frames: Any, mark: bytes) -> None:
+        super().__init__(link, frames, 9600, piece=16, gap=0.02)
+        self.mark, self.told = mark, 0.0
+        self._out = b""
+
+    async def _run(self) -> None:
+        due = time.monotonic()
+        while True:
+            data = self.frames()
+            for start in range(0, len(data), self.piece):
+                due += len(data[start : start + self.piece]) * 10 / self.speed
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                self._send(data[start : start + self.piece])
+                self._out = (self._out + data[start : start + self.piece])[-64:]
+                if not self.told and self.mark in self._out:
+                    self.told = time.monotonic()
+            due += self.gap
+
+
+@pytest.fixture
+def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long lines were left alone."""
+    found: list[float] = []
+    real = Stream.rest
+
+    def rest(stream: Stream, seconds: float) -> None:
+        found.append(seconds)
+        real(stream, seconds)
+
+    monkeypatch.setattr(Stream, "rest", rest)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("usual", "overloaded", "mark"),
+    [
+        (lambda: historic(extra=EXTRA), lambda: historic(extra=EXTRA).replace(b"\nIMAX", ADPS + b"\nIMAX"), ADPS),
+        (standard, lambda: standard(stge="003A0081"), group("standard", "STGE", "003A0081")),
+    ],
+    ids=["ADPS", "STGE"],
+)
+async def test_an_overload_that_appears_in_a_line_that_is_left_alone_is_told_in_time(
+    bench: Bench, rests: list[float], usual: Any, overloaded: Any, mark: bytes
+) -> None:
+    told: list[float] = []
+    bench.hub.bus.listen(subjects.ALL_EVENTS, lambda _, one: told.append(time.monotonic()) if one.event.kind == "overload" else None)
+    async with Timed(bench.link, usual, mark) as meter:
+        await bench.read()
+        await until(lambda: any(rest > 0.08 for rest in rests), 15)
+        meter.frames = overloaded
+        await until(lambda: bool(told), 5)
+        assert told[0] - meter.told < 0.05
+        assert "overload raised" in bench.ears.kinds()
+        rests.clear()
+        await until(lambda: any(rest > 0.08 for rest in rests), 15)
+
+
+async def test_unplugged_while_it_is_left_alone(bench: Bench, rests: list[float]) -> None:
+    async with Timed(bench.link, standard, b"never") as meter:
+        await bench.read()
+        await until(lambda: any(rest > 0.08 for rest in rests), 15)
+        rests.clear()
+        await until(lambda: bool(rests) and rests[-1] > 0.08, 5)
+        began = time.monotonic()
+        meter.unplug()
+        await bench.state("unplugged", 2)
+        assert time.monotonic() - began < 1.0
 
 
 async def test_a_port_that_is_not_there_is_waited_for(bench: Bench) -> None:

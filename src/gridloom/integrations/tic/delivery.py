@@ -47,10 +47,6 @@ LABELS_EVERY = 10
 """Measurements between two counts of the labels."""
 
 
-AT_ONCE = frozenset({"ADPS", "ADIR1", "ADIR2", "ADIR3", "STGE"})
-"""Labels whose groups are looked at as soon as they are there: somebody sheds load by them. (The other urgent ones only explain these.)"""
-
-
 class Figures:
     """What is counted of all lines; ``port`` is the line's name, labels are those that were right at least once (256 a line)."""
 

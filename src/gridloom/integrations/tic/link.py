@@ -26,10 +26,10 @@ from gridloom.core.hub import Health, Hub
 from gridloom.integrations.tic import modems
 from gridloom.integrations.tic.codec import Frame, Group, Parser
 from gridloom.integrations.tic.config import Section
-from gridloom.integrations.tic.delivery import AT_ONCE, Delivery, Figures
+from gridloom.integrations.tic.delivery import Delivery, Figures
 from gridloom.integrations.tic.labels import Mode
 from gridloom.integrations.tic.messages import PortState, State, UsbInfo
-from gridloom.integrations.tic.pace import Pace
+from gridloom.integrations.tic.pace import AT_ONCE, Pace
 from gridloom.integrations.tic.tuning import Tuning, Verdict
 from gridloom.links import serial
 from gridloom.links.backoff import Backoff
@@ -46,8 +46,9 @@ _RESCAN = 5.0
 _TICK_SEARCHING, _TICK_READING = 0.1, 1.0
 HOLD = 0.25
 """Real seconds that groups which are not urgent wait to be looked at together."""
-_LONGEST = 1_024
-_AT_ONCE = re.compile(b"\x03|(?:" + b"|".join(sorted(label.encode() for label in AT_ONCE)) + b")[^\r]*\r")
+_LONGEST = 4_096
+_URGENT = re.compile(b"[\0-\x1f]((?:" + b"|".join(sorted(label.encode() for label in AT_ONCE)) + b")[^\r]*)(\r?)")
+"""A group that cannot wait, and its CR if that has come."""
 
 _STATES: Mapping[Why, State] = {
     Why.MISSING: "missing", Why.DENIED: "denied", Why.BUSY: "busy", Why.UNUSABLE: "missing", Why.LOST: "unplugged",
@@ -107,6 +108,8 @@ class Line:
         self._silent_after = silent_after
         self._held = b""
         self._looked = 0.0
+        self._begun: list[tuple[bytes, bytes]] = []  # groups that cannot wait, in the part of this frame that was looked at
+        self._said: set[bytes] = set()  # what such groups said in the last frame, and in this one
         self._closed_by_us = False
         self._told: PortState | None = None
 
@@ -220,25 +223,43 @@ class Line:
     def _take(self, stream: Stream, data: bytes) -> None:
         """Bytes came. Never waits; never raises for what they are.
 
-        Waking up is dear on small machines, and adapters hand on a few bytes at a time: on a line that is understood, groups are looked at
-        together, but at once when one of them is urgent or the frame has ended.
+        Waking up is dear on small machines, and adapters hand on a few bytes at a time: a line that is understood is left alone until something
+        may have come that cannot wait (``pace``), and groups are looked at together: at the frame's end, or when an urgent one says anything new.
         """
         if self.state.state == "silent":
             self._tell("searching", "")
             self.delivery.over("line.silent")
         held = self._held = self._held + data if self._held else data
         now = self._real.monotonic()
-        if self._tuning.found:
-            pause = self._pace.heard(len(data), data.rfind(b"\x03") + 1, now, self._tuning.speed)
-            if pause:
-                stream.rest(pause)
-        if self._tuning.found and now - self._looked < HOLD and held.isascii() and _AT_ONCE.search(held) is None:
+        if not self._tuning.found:
+            self._held, self._looked = b"", now
+            self._understand(held, now)
             return
-        # What an urgent label has begun is held until its CR, so that it is recognised then.
-        cut = held.rfind(b"\r") + 1 if self._tuning.found and len(held) < _LONGEST and b"\x03" not in held else len(held)
-        self._held, self._looked = held[cut:], now
-        if cut:
-            self._understand(held[:cut], now)
+        end = held.rfind(b"\x03") + 1
+        urgent = self._begun + _URGENT.findall(held, 0, end or len(held))
+        if end or self._is_due(held, urgent, now):
+            # What an urgent label has begun is held until its CR, so that it is recognised then.
+            cut = end or (held.rfind(b"\r") + 1 if len(held) < _LONGEST else len(held))
+            self._held, self._looked = held[cut:], now
+            said = {text for text, complete in urgent if complete}
+            if end:
+                self._said, self._begun = said, []
+                urgent = _URGENT.findall(self._held) if self._held else []
+            else:
+                self._said |= said
+                self._begun = [one for one in urgent if one[1]]
+            if cut:
+                self._understand(held[:cut], now)
+        came = len(data)
+        pause = self._pace.heard(came, came - len(held) + end if end else 0, [complete for _, complete in urgent], now, self._tuning.speed)
+        if pause:
+            stream.rest(pause)
+
+    def _is_due(self, held: bytes, urgent: list[tuple[bytes, bytes]], now: float) -> bool:
+        """Whether what came in the middle of a frame is to be looked at now."""
+        if any(complete and text not in self._said for text, complete in urgent):
+            return True
+        return len(held) >= _LONGEST or not held.isascii() or (now - self._looked >= HOLD and not self._pace.known)
 
     def _understand(self, data: bytes, now: float) -> None:
         groups = []
@@ -249,6 +270,7 @@ class Line:
                     self.delivery.group(value)
             elif isinstance(value, Frame):
                 self.delivery.frame(value, self.state)
+                self._pace.ended(value)
         self._tuning.heard(len(data), groups, now)
 
     async def _watch(self, stream: Stream) -> None:
@@ -271,7 +293,7 @@ class Line:
     def _start_anew(self) -> None:
         self._parser.reset()
         self._pace.reset()
-        self._held = b""
+        self._held, self._begun, self._said = b"", [], set()
 
     def _give_up(self, verdict: Verdict, stream: Stream) -> None:
         """No good group for too long: clients are told, the device is offline, the port is opened anew."""
