@@ -1,19 +1,27 @@
-"""Writes the reference pages that are made of code: ``docs/reference/{measurands,verbs,events,configuration}.md``.
+"""Writes the reference pages that are made of code: ``docs/reference/{measurands,verbs,events,configuration,os3p-conformance}.md``.
 
 ``.venv/bin/python docs/generate.py`` writes them; with ``--check`` it writes nothing and exits with 1 if a page is not what the
-code says. ``--into DIR`` means another folder.
+code says. ``--into DIR`` means another folder. ``--run`` also runs the conformance tests and writes how they ended; without it the page keeps the
+results it has, of tests that are still the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
+import csv
 import enum
 import importlib
 import json
+import re
+import subprocess
 import sys
+import tempfile
 import types
 import typing
+import xml.etree.ElementTree
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -239,6 +247,78 @@ def default_of(field: msgspec.structs.FieldInfo) -> str:
     return "" if value in (None, (), []) else code(json.dumps(msgspec.to_builtins(value, enc_hook=str)))
 
 
+# ------------------------------------------------------------------------------------------------------------- OS³P conformance
+
+ROOT = Path(__file__).parents[1]
+OS3P_TESTS = Path("tests/integrations/os3p")
+SIDES = {"Central System": ("CS", "test_conformance_cs.py"), "Substation": ("SS", "test_conformance_ss.py")}
+"""How each role is called in the checklist, and which file has its tests. B is both."""
+MISSING, NOT_RUN = "**missing**", "not run"
+
+
+def conformance_page(run: bool, before: str) -> str:
+    """Every line of the checklist for each side that it is for, its tests and how they ended; ``before``: the page as it is."""
+    with open(ROOT / OS3P_TESTS / "data" / "conformance.tsv", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    results = run_conformance() if run else {}
+    parts = [
+        NOTE.format(source=f"{OS3P_TESTS}/data/conformance.tsv and the tests beside it"),
+        "# OS³P: conformance\n\n",
+        "The rules of the implementation guide 0.91 (G) and the annex 0.4 (A). *Decision* is a rule of ours where the documents are silent or ",
+        "contradict themselves. A test speaks to the side from a plain socket; it fails when the rule is broken in the code, which ",
+        "`python -m tests.integrations.os3p.mutations` shows. The result is that of the last `docs/generate.py --run`.\n",
+    ]
+    for side, (role, file_name) in SIDES.items():
+        tests = tests_by_number(ROOT / OS3P_TESTS / file_name)
+        rows = []
+        for line in lines:
+            if role in line["role"] or "B" in line["role"]:
+                names = tests.get(line["number"], [])
+                row = (line["number"], line["level"], line["rule"], line["clause"], "<br>".join(map(code, names)) or MISSING)
+                rows.append((*row, result_of(names, results) if run else kept_result(row, before)))
+        parts.append(f"\n## {side}\n\n{code(str(OS3P_TESTS / file_name))}\n\n")
+        parts.append(table(("number", "level", "rule", "from", "tests", "result"), rows))
+    return "".join(parts)
+
+
+def tests_by_number(path: Path) -> dict[str, list[str]]:
+    """The tests of a file by the number in their names."""
+    found: dict[str, list[str]] = {}
+    if path.is_file():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (match := re.match(r"test_([A-Z]\d+)_", node.name)):
+                found.setdefault(match[1], []).append(node.name)
+    return found
+
+
+def run_conformance() -> dict[str, str]:
+    """The tests by name: ``passed``, or what happened instead."""
+    files = [str(OS3P_TESTS / file) for _, file in SIDES.values() if (ROOT / OS3P_TESTS / file).is_file()]
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *files]
+        subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False)  # noqa: S603  # our own tests
+        found: dict[str, str] = {}
+        for case in xml.etree.ElementTree.parse(report).iter("testcase"):  # noqa: S314  # our own report
+            name = case.get("name", "").partition("[")[0]
+            bad = next((child.tag for child in case if child.tag in ("failure", "error", "skipped")), None)
+            if bad is not None or name not in found:
+                found[name] = "failed" if bad in ("failure", "error") else bad or "passed"
+        return found
+
+
+def result_of(names: Sequence[str], results: dict[str, str]) -> str:
+    """Of all tests of a line."""
+    ends = {results.get(name, NOT_RUN) for name in names} or {NOT_RUN}
+    return ends.pop() if len(ends) == 1 else ", ".join(sorted(ends - {"passed"}))
+
+
+def kept_result(row: Sequence[str], before: str) -> str:
+    """That of the same line in the page as it is."""
+    begin = table(row, ()).splitlines()[0].removesuffix("|")
+    return next((line.removeprefix(begin).strip(" |") for line in before.splitlines() if line.startswith(begin + "|")), NOT_RUN)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "measurands.md": measurand_page,
     "verbs.md": verb_page,
@@ -252,9 +332,13 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page is not what the code says")
     parser.add_argument("--into", type=Path, default=Path(__file__).parent / "reference", help="folder of the pages")
+    parser.add_argument("--run", action="store_true", help="run the conformance tests and write how they ended")
     options = parser.parse_args(arguments)
     wrong = 0
-    for name, make in PAGES.items():
+    conformance: Path = options.into / "os3p-conformance.md"
+    before = conformance.read_text(encoding="utf-8") if conformance.is_file() else ""
+    pages: dict[str, Callable[[], str]] = {**PAGES, conformance.name: partial(conformance_page, options.run, before)}
+    for name, make in pages.items():
         path: Path = options.into / name
         text = make()
         if path.is_file() and path.read_text(encoding="utf-8") == text:

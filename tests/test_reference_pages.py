@@ -22,7 +22,7 @@ def test_a_page_that_is_wrong_or_missing_is_named(tmp_path: Path) -> None:
     assert generate("--check", "--into", str(tmp_path)).returncode == 1
     assert list(tmp_path.iterdir()) == []
     assert generate("--into", str(tmp_path)).returncode == 0
-    assert sorted(page.name for page in tmp_path.iterdir()) == ["configuration.md", "events.md", "measurands.md", "verbs.md"]
+    assert sorted(page.name for page in tmp_path.iterdir()) == ["configuration.md", "events.md", "measurands.md", "os3p-conformance.md", "verbs.md"]
     (tmp_path / "verbs.md").write_text("something else", encoding="utf-8")
     done = generate("--check", "--into", str(tmp_path))
     assert done.returncode == 1

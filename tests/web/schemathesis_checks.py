@@ -25,6 +25,7 @@ SEMANTIC = re.compile(
       | expires                     # in the future
       | verb                        # said by the alternatives, but a verb may be out of them by one character
       | arguments(?:\..*|\[.*)?     # a rule over several arguments of a verb
+      | payload(?:\..*|\[.*)? | everything | file   # rules of the message that is sent
     )\Z""",
     re.VERBOSE,
 )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
+import shutil
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from gridloom.core.errors import GridloomError
@@ -26,6 +29,26 @@ class Client:
 
     def request(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
         """The JSON of the answer, None when there is none. Raises GridloomError with the hub's own words, OSError without a hub."""
+        given = {name: value for name, value in query.items() if value is not None}
+        target = path + ("?" + urlencode(given, doseq=True) if given else "")
+        data = None if body is None else json.dumps(body).encode()
+        with self._asked(method, target, data, {} if body is None else {"content-type": "application/json"}) as response:
+            raw = response.read()
+        return json.loads(raw) if raw else None
+
+    def upload(self, path: str, source: IO[bytes]) -> Any:
+        """PUT the bytes of a file; the JSON of the answer. Raises as ``request``."""
+        headers = {"content-type": "application/octet-stream", "content-length": str(os.fstat(source.fileno()).st_size)}
+        with self._asked("PUT", path, source, headers) as response:
+            return json.loads(response.read())
+
+    def download(self, path: str, target: IO[bytes]) -> None:
+        """GET bytes into a file. Raises as ``request``."""
+        with self._asked("GET", path, None, {"accept": "*/*"}) as response:
+            shutil.copyfileobj(response, target)
+
+    @contextlib.contextmanager
+    def _asked(self, method: str, target: str, data: Any, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
         parts = urlsplit(self.url)
         connection: http.client.HTTPConnection
         if parts.scheme == "https":
@@ -35,22 +58,15 @@ class Client:
             connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=TIMEOUT, context=context)
         else:
             connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
-        given = {name: value for name, value in query.items() if value is not None}
-        target = path + ("?" + urlencode(given, doseq=True) if given else "")
-        headers = {"authorization": f"Bearer {self._token}", "accept": "application/json", "user-agent": "gridloom-cli"}
-        data = None
-        if body is not None:
-            data = json.dumps(body).encode()
-            headers["content-type"] = "application/json"
+        given = {"authorization": f"Bearer {self._token}", "accept": "application/json", "user-agent": "gridloom-cli", **headers}
         try:
-            connection.request(method, target, data, headers)
+            connection.request(method, target, data, given)
             response = connection.getresponse()
-            raw = response.read()
+            if response.status >= 400:
+                raise GridloomError(_problem(response.status, response.read()))
+            yield response
         finally:
             connection.close()
-        if response.status >= 400:
-            raise GridloomError(_problem(response.status, raw))
-        return json.loads(raw) if raw else None
 
     def get(self, path: str, **query: Any) -> Any:
         """GET."""

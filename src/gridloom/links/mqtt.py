@@ -94,7 +94,7 @@ class Mqtt:
         self._ca_file = ca_file
         self._will = will
         self._backoff = Backoff(clock, random, first=0.5, cap=30.0, stable=10.0)
-        self._handlers: dict[str, list[Handler]] = {}
+        self._handlers: dict[str, list[tuple[Handler, bool]]] = {}
         self._wild: list[str] = []
         self._callbacks: list[Callable[[], None]] = []
         self._waiting: deque[tuple[str, bytes, int, bool]] = deque()
@@ -104,9 +104,12 @@ class Mqtt:
 
     # ------------------------------------------------------------------------------------------------------------ use
 
-    def subscribe(self, topic: str, handler: Handler) -> None:
-        """Hear ``topic`` (wildcards allowed) at QoS 0. Call before ``start``."""
-        self._handlers.setdefault(topic, []).append(handler)
+    def subscribe(self, topic: str, handler: Handler, *, kept: bool = True) -> None:
+        """Hear ``topic`` (wildcards allowed) at QoS 0. Call before ``start``.
+
+        ``kept`` false: not what the broker had kept for us (a retained message): an order from yesterday is none.
+        """
+        self._handlers.setdefault(topic, []).append((handler, kept))
         if "+" in topic or "#" in topic:
             self._wild.append(topic)
 
@@ -231,7 +234,10 @@ class Mqtt:
         payload = message.payload if isinstance(message.payload, bytes) else b""
         topic = message.topic.value
         for wanted in (topic, *(one for one in self._wild if message.topic.matches(one))):
-            for handler in self._handlers.get(wanted, ()):
+            for handler, kept in self._handlers.get(wanted, ()):
+                if message.retain and not kept:
+                    log.warning("mqtt: a retained message is not an order", extra={"broker": self.broker.url, "topic": topic[:200]})
+                    continue
                 try:
                     handler(topic, payload)
                 except Exception:  # one message's handler must not end the connection for all

@@ -57,20 +57,72 @@ class Stream(Takeover):
         self.opened(body)
 
 
-class Body(asyncio.Protocol, Guest):
-    """The body of one stream. ``on_end`` is called once, when the line has ended for whatever reason."""
+class Later(Takeover):
+    """An answer that comes later. ``opened`` is given its ``Pending``."""
 
-    __slots__ = ("_limit", "_server", "_transport", "on_end", "open", "slow")
+    def __init__(self, opened: Callable[[Pending], None]) -> None:
+        self.opened = opened
 
-    def __init__(self, server: WebSocketServer, transport: Any, limit: int) -> None:
+    def take(self, server: WebSocketServer, transport: Any) -> None:
+        """The line waits."""
+        pending = Pending(server, transport)
+        transport.set_protocol(pending)
+        self.opened(pending)
+
+
+class _Line(asyncio.Protocol, Guest):
+    """A line that lives on. ``on_end`` is called once, when it has ended for whatever reason."""
+
+    __slots__ = ("_server", "_transport", "on_end", "open")
+
+    def __init__(self, server: WebSocketServer, transport: Any) -> None:
         self.open = True
-        self.slow = False
-        """Whether it was cut off because it did not read."""
         self.on_end: Callable[[], None] | None = None
         self._server = server
         self._transport = transport
-        self._limit = limit
         server.guests.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """The client has nothing more to say; what it says all the same is not heard."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """It is gone."""
+        self._leave()
+
+    def _leave(self) -> None:
+        if self.open:
+            self.open = False
+            self._server.guests.discard(self)
+            if self.on_end is not None:
+                self.on_end()
+
+
+class Pending(_Line):
+    """A request that waits for its answer."""
+
+    __slots__ = ()
+
+    def answer(self, answer: Answer) -> None:
+        """Answer and end the line. Nothing when the client is gone."""
+        if self.open:
+            self._leave()
+            answer.take(self._server, self._transport)
+
+    def end(self) -> None:
+        """The server stops."""
+        self.answer(Answer(503, b"The server stops.\n"))
+
+
+class Body(_Line):
+    """The body of one stream."""
+
+    __slots__ = ("_limit", "slow")
+
+    def __init__(self, server: WebSocketServer, transport: Any, limit: int) -> None:
+        super().__init__(server, transport)
+        self.slow = False
+        """Whether it was cut off because it did not read."""
+        self._limit = limit
 
     def send(self, prepared: bytes) -> bool:
         """Send what ``chunk`` made. False when it has ended, or ends now because too much waits for its client."""
@@ -90,17 +142,3 @@ class Body(asyncio.Protocol, Guest):
             self._transport.write(_END)
             self._leave()
             self._transport.close()
-
-    def data_received(self, data: bytes) -> None:
-        """The client has nothing more to say; what it says all the same is not heard."""
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """It is gone."""
-        self._leave()
-
-    def _leave(self) -> None:
-        if self.open:
-            self.open = False
-            self._server.guests.discard(self)
-            if self.on_end is not None:
-                self.on_end()

@@ -72,9 +72,7 @@ class _App(Litestar):
         return [*plugins, MsgspecDIPlugin()]
 
 
-def create(
-    hub: Hub, routers: Sequence[Any], readiness: Readiness, settings: WebSettings, operations: Sequence[BroughtOperation] = ()
-) -> Litestar:
+def create(hub: Hub, routers: Sequence[Any], readiness: Readiness, settings: WebSettings, operations: Sequence[BroughtOperation] = ()) -> Litestar:
     """The application: this hub's own routes, and the ``operations`` and routers that the integrations bring, which are mounted at the root.
 
     Routers'  handlers may ask for ``principal`` (a Principal; 401 without). ``readiness`` names what is wrong now. Serve it with ``HttpServer``.
@@ -85,7 +83,7 @@ def create(
         else None
     )
     live = Live(hub, settings)
-    own = [*OWN_ROUTES, *map(mounted, operations)]
+    own: list[Any] = [*OWN_ROUTES, *map(mounted, operations)]
     return _App(
         route_handlers=[*_options(own), *own, *routers],
         openapi_config=None,
@@ -100,7 +98,7 @@ def create(
     )
 
 
-def _options(own: Sequence[HTTPRouteHandler]) -> list[HTTPRouteHandler]:
+def _options(own: Sequence[Any]) -> list[HTTPRouteHandler]:
     """OPTIONS of our own paths. Litestar's answers for the first handler of a path only, when there are several (GET here, PATCH there)."""
     methods: dict[str, set[str]] = {}
     for handler in own:

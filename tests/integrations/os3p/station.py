@@ -97,7 +97,7 @@ class Station:
         self.asked: list[list[Any]] = []
         self.messages: list[Any] = []
         self.pings = 0
-        self.pongs = 0
+        self.pongs: list[bytes] = []
         self.ended: Closed | None = None
         self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._news = asyncio.Event()
@@ -217,7 +217,7 @@ class Station:
                     self.pings += 1
                     self.frame(PONG, payload)
                 elif opcode == PONG:
-                    self.pongs += 1
+                    self.pongs.append(payload)
                 elif opcode == TEXT:
                     self._take(json.loads(payload))
         except (asyncio.IncompleteReadError, ConnectionError):

@@ -126,6 +126,15 @@ async def test_accept_any_takes_whoever_comes(tmp_path: Path) -> None:
         assert await station.call("MeterValues", METER) == {}
 
 
+async def test_a_newcomer_that_boots_is_not_asked_to(tmp_path: Path) -> None:
+    for policy in ("any", "approve"):
+        (folder := tmp_path / policy).mkdir()
+        async with central(folder, section(accept=policy)) as one, one.station() as station:
+            await station.boot()
+            assert await station.quiet()
+            assert [message[0] for message in station.messages] == [3]
+
+
 async def test_accept_any_takes_those_who_waited_but_nobody_who_was_rejected(tmp_path: Path) -> None:
     async with central(tmp_path, section(accept="any")) as one:
         await one.add("A", Admission.PENDING)
@@ -148,6 +157,28 @@ async def test_so_many_may_wait_and_no_more(tmp_path: Path) -> None:
             assert one.device("C").admission is Admission.PENDING
         await until(lambda: not one.online("C"))
         assert set(one.service._stations._stations) >= {"A", "B", "C"}
+
+
+async def test_so_many_may_wait_however_many_come_at_once(tmp_path: Path) -> None:
+    async with central(tmp_path, section(accept="approve", max_pending=3)) as one:
+        stations = [await connected(one.where, f"S{number}") for number in range(12)]
+        assert {answer["status"] for answer in await asyncio.gather(*(station.boot() for station in stations))} == {"Pending"}
+        assert len(await one.all()) == 3
+        commit = one.world.store.commit
+
+        async def full(writes: Any) -> Any:
+            raise StorageFull("no space left")
+
+        await one.decide(Admission.REJECTED, next(view.identity for view in await one.all()))
+        unknown = next(station for number, station in enumerate(stations) if one.service._stations.admission(f"S{number}") is None)
+        one.world.store.commit = full  # type: ignore[method-assign]
+        with refused("InternalError"):
+            await unknown.boot()
+        one.world.store.commit = commit  # type: ignore[method-assign]
+        assert (await unknown.boot())["status"] == "Pending"
+        assert len(await one.all()) == 4, "what could not be stored did not take a place"
+        for station in stations:
+            station.cut()
 
 
 async def test_of_a_stranger_who_only_looks_in_nothing_is_kept(tmp_path: Path) -> None:
@@ -177,6 +208,7 @@ async def test_B18_B19_a_station_that_was_accepted_needs_not_boot_again_also_aft
             assert await station.quiet()
         await until(lambda: not one.online())
         world = await one.world.again()
+        world.abandoned.clear()
         again = await Central(world, one.settings, tmp_path / "again").start()
         try:
             async with again.station() as station:
@@ -185,8 +217,6 @@ async def test_B18_B19_a_station_that_was_accepted_needs_not_boot_again_also_aft
         finally:
             await again.service.stop()
             await world.close()
-            one.world.abandoned.clear()
-            one.world = world.abandoned.pop() if world.abandoned else one.world
 
 
 async def test_B19_a_station_that_never_booted_here_is_asked_to_when_it_says_nothing(tmp_path: Path) -> None:
@@ -325,7 +355,7 @@ async def test_meter_values_on_a_full_disk_are_refused_so_that_they_are_told_aga
         one.world.store.samples.append = full  # type: ignore[method-assign]
         with refused("InternalError") as found:
             await station.call("MeterValues", METER)
-        assert "tell it again" in found[0].description
+        assert found[0].description == "not kept: tell it again later"
         one.world.store.samples.append = append  # type: ignore[method-assign]
         assert await station.call("MeterValues", METER) == {}
 
@@ -335,6 +365,10 @@ async def test_N9_N12_a_status_raises_and_ends_alarms(tmp_path: Path) -> None:
         assert await station.call("StatusNotification", status("OverCurrentFailure", "Faulted")) == {}
         raised = {alarm.kind for alarm in one.world.alarms.raised_of(f"os3p:{FIRST}")}
         assert raised == {"fault.overcurrent", "station.faulted"}
+        again = await one.world.again()
+        assert {alarm.kind for alarm in again.alarms.raised_of(f"os3p:{FIRST}")} == raised, "also after a restart"
+        again.abandoned.clear()
+        await again.close()
         resolved = status(info="Over current error (MV) resolved", timestamp="2026-11-20T16:01:00Z")
         assert await station.call("StatusNotification", resolved) == {}
         assert one.world.alarms.raised_of(f"os3p:{FIRST}") == []

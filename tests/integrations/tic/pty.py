@@ -16,6 +16,7 @@ import termios
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
+from typing import Self
 
 SPEEDS = {1200: termios.B1200, 9600: termios.B9600}
 
@@ -134,7 +135,7 @@ class Meter:
             self.pty.close()
             self.pty = None
 
-    async def __aenter__(self) -> Meter:
+    async def __aenter__(self) -> Self:
         self.plug()
         self._task = asyncio.create_task(self._run())
         return self

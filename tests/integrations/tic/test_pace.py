@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -243,7 +244,7 @@ def test_bytes_that_come_faster_than_the_line_are_not_waited_for() -> None:
 
 def test_frames_in_bursts_with_silence_between_them() -> None:
     for silence in (0.5, len(LONG) / 960):  # the second one: as many frames per second as on the line itself
-        seen = watched(pieces(sent([LONG] * 30, faster=100, gap=lambda silence=silence: silence), 62, 0.001), Pace())
+        seen = watched(pieces(sent([LONG] * 30, faster=100, gap=partial(float, silence)), 62, 0.001), Pace())
         assert seen.group <= TOLD
         assert seen.end <= SERVED
 

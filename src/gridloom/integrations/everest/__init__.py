@@ -14,6 +14,6 @@ HELP = "EVerest: any meter as a powermeter module, over MQTT"
 def build(section: Section, hub: Hub) -> Parts:
     """The brokers and the modules on them."""
     from gridloom.core.hub import Parts
-    from gridloom.integrations.everest.link import Powermeters
+    from gridloom.integrations.everest.link import ApiModules
 
-    return Parts(services=(Powermeters(section, hub),))
+    return Parts(services=(ApiModules(section, hub),))

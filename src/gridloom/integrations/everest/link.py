@@ -1,4 +1,4 @@
-"""WIRE: the brokers, one connection for each that is named, and the powermeter modules on them."""
+"""WIRE: the brokers, one connection for each that is named, and the powermeter modules and chargers on them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from random import Random
+from typing import Protocol
 
 from gridloom.core import subjects
 from gridloom.core.clock import Clock
@@ -15,38 +16,68 @@ from gridloom.core.events import new_event
 from gridloom.core.hub import Health, Hub
 from gridloom.core.model import EventState
 from gridloom.integrations.everest import keys
-from gridloom.integrations.everest.config import Powermeter, Section
+from gridloom.integrations.everest.charger import Charger
+from gridloom.integrations.everest.config import BrokerUrl, Powermeter, Section
 from gridloom.integrations.everest.keys import Keyring, Signer
-from gridloom.integrations.everest.module import Module
+from gridloom.integrations.everest.module import Module, Wire
 from gridloom.links import mqtt
 from gridloom.links.mqtt import Mqtt
 
 log = logging.getLogger(__name__)
 
+SETTLING = 5.0
+"""Seconds that a broker has after the start before it counts as lost."""
 
-class Powermeters:
-    """Every ``[[everest.powermeter]]``: connects to the brokers for ever, says three times per time-out that the meters are there."""
+
+class Connection(Wire, Protocol):
+    """A Wire with a life of its own."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is not connected."""
+        ...
+
+    async def start(self) -> None:
+        """Begin to connect."""
+        ...
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        ...
+
+
+Connect = Callable[[BrokerUrl, str], Connection]
+"""Makes a connection to a broker under a client's name."""
+
+
+class ApiModules:
+    """Every ``[[everest.powermeter]]`` and ``[[everest.charger]]``: connects to the brokers for ever, says often enough that the hub is there.
+
+    ``connect`` is for those who have a broker of their own (a demo).
+    """
 
     name = "everest"
 
-    def __init__(self, section: Section, hub: Hub, random: Random | None = None) -> None:
+    def __init__(self, section: Section, hub: Hub, random: Random | None = None, connect: Connect | None = None) -> None:
         self._section = section
         self._hub = hub
         self._random = random or Random()  # noqa: S311  back-off, no secret
-        self._brokers: dict[str, Mqtt] = {}
-        self._modules: list[Module] = []
+        self._connect = connect or self._mqtt
+        self._brokers: dict[str, Connection] = {}
+        self._modules: list[Module | Charger] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._told: dict[str, bool] = {}
+        self._begun = hub.clock.monotonic()
         hub.metrics.gauge("gridloom_everest_connected", "Whether a broker is connected.", ("broker",), self._connected)
 
     async def start(self) -> Mapping[str, str]:
         """Make the keys, follow the meters, begin to connect. Raises ConfigurationError: a key, a certificate, a meter without an energy register."""
         keyring = Keyring(self._hub.data_dir / "keys")
-        self._brokers, self._modules = {}, []
-        for index, settings in enumerate(self._section.powermeter):
-            prefix = self._section.prefix if settings.prefix is None else settings.prefix
-            signer = _signer(keyring, settings, f"[[everest.powermeter]] number {index + 1}")
-            self._modules.append(Module(settings, prefix, signer, self._broker(settings), self._hub))
+        self._brokers, self._modules, self._begun = {}, [], self._hub.clock.monotonic()
+        for index, meter in enumerate(self._section.powermeter):
+            signer = _signer(keyring, meter, f"[[everest.powermeter]] number {index + 1}")
+            self._modules.append(Module(meter, self._prefix(meter.prefix), signer, self._broker(meter.broker), self._hub))
+        for charger in self._section.charger:
+            self._modules.append(Charger(charger, self._prefix(charger.prefix), self._broker(charger.broker), self._hub))
         for module in self._modules:
             reason = module.missing()
             if reason:
@@ -56,7 +87,7 @@ class Powermeters:
         for broker in self._brokers.values():
             await broker.start()
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(_repeat(self._hub.clock, module.settings.check_timeout / 3, module.tick)) for module in self._modules]
+        self._tasks = [loop.create_task(_repeat(self._hub.clock, module.period, module.tick)) for module in self._modules]
         self._tasks.append(loop.create_task(_repeat(self._hub.clock, 1.0, self._watch)))
         return {}
 
@@ -81,34 +112,43 @@ class Powermeters:
 
     def health(self) -> Health:
         """Which brokers and meters are missing."""
-        reasons = [f"{url}: {broker.reason}" for url, broker in self._brokers.items() if not broker.connected]
+        reasons = [f"{shown}: {broker.reason}" for shown, broker in self._shown() if not broker.connected]
         reasons += [f"{module.id}: {module.reason}" for module in self._modules if module.reason]
         return Health(not reasons, "; ".join(reasons))
 
     # --------------------------------------------------------------------------------------------------------- details
 
-    def _broker(self, settings: Powermeter) -> Mqtt:
-        url = settings.broker or self._section.broker
+    def _prefix(self, own: str | None) -> str:
+        return self._section.prefix if own is None else own
+
+    def _broker(self, own: BrokerUrl | None) -> Connection:
+        url = own or self._section.broker
         assert url is not None  # the section has checked it
         found = self._brokers.get(url)
         if found is None:
-            ca_file = None if self._section.ca_file is None else str(self._section.ca_file)
-            name = f"gridloom-{self._hub.registry.node[-12:]}-{len(self._brokers) + 1}"
-            found = self._brokers[url] = Mqtt(mqtt.broker(url), client_id=name, clock=self._hub.clock, random=self._random, ca_file=ca_file)
+            found = self._brokers[url] = self._connect(url, f"gridloom-{self._hub.registry.node[-12:]}-{len(self._brokers) + 1}")
         return found
 
+    def _mqtt(self, url: BrokerUrl, name: str) -> Connection:
+        ca_file = None if self._section.ca_file is None else str(self._section.ca_file)
+        return Mqtt(mqtt.broker(url), client_id=name, clock=self._hub.clock, random=self._random, ca_file=ca_file)
+
     async def _watch(self) -> None:
-        """Tell when a broker is lost and when it is back."""
-        for broker in self._brokers.values():
-            url = broker.broker.url
-            if broker.connected == self._told.get(url, True):
+        """Tell when a broker is lost and when it is back, also when it was lost before the hub was started."""
+        early = self._hub.clock.monotonic() - self._begun < SETTLING
+        for shown, broker in self._shown():
+            lost = self._hub.alarms.raised(subjects.HUB, "broker.lost", shown) is not None
+            if broker.connected != lost or (early and not broker.connected):
                 continue
-            self._told[url] = broker.connected
             kind, state = ("broker.connected", EventState.OCCURRED) if broker.connected else ("broker.lost", EventState.RAISED)
-            await self._hub.intake.event(new_event(kind, subjects.HUB, self._hub.clock, subject=url, state=state, message=broker.reason))
+            await self._hub.intake.event(new_event(kind, subjects.HUB, self._hub.clock, subject=shown, state=state, message=broker.reason))
 
     def _connected(self) -> dict[tuple[str, ...], float]:
-        return {(broker.broker.url,): float(broker.connected) for broker in self._brokers.values()}
+        return {(shown,): float(broker.connected) for shown, broker in self._shown()}
+
+    def _shown(self) -> list[tuple[str, Connection]]:
+        """The brokers by their addresses without credentials."""
+        return [(mqtt.broker(url).url, broker) for url, broker in self._brokers.items()]
 
 
 def _signer(keyring: Keyring, settings: Powermeter, where: str) -> Signer:

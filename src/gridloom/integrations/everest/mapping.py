@@ -22,57 +22,68 @@ GATEWAY = "Gridloom, software signature, no calibrated metering"
 LINES = (Phase.L1, Phase.L2, Phase.L3)
 
 
+_NOT_TAKEN = Quality.SUSPECT | Quality.LATE | Quality.TEST
+
+
 class Value(NamedTuple):
-    """The newest value of a series: base units, when it was of, when the hub heard it (µs)."""
+    """The newest value of a series: base units; its time and when the hub heard it (µs UTC), the latter also by the clock that never jumps (s)."""
 
     number: int | float | Decimal
     time: int
     received: int
+    heard: float
 
 
 class Values:
-    """The newest values of one meter, at one of its points of measurement. Suspect ones and text are never taken."""
+    """The newest values of one meter, at one of its points of measurement. Suspect, late and test values and text are never taken.
+
+    ``since`` is always a moment of the monotonic clock: the age of a value is how long ago the hub heard it (FACTS 8).
+    """
 
     def __init__(self, location: str | None) -> None:
         self.location = location
         self._values: dict[ReadingType, Value] = {}
 
-    def take(self, reading: MeterReading) -> bool:
-        """Whether the energy register was among what was said, and news."""
+    def take(self, reading: MeterReading, heard: float) -> bool:
+        """Whether the energy register was among what was said."""
         news = False
         for one in reading.readings:
-            taken = one.type.tariff is None and self.put(one, reading.time, reading.received)
+            taken = self._put(one, reading, heard)
             news = news or (taken and one.type.measurand == ENERGY and one.type.phase is None)
         return news
 
-    def put(self, reading: Reading, time: int, received: int) -> bool:
-        """Take one value, if it is of our point of measurement and not older than the one at hand."""
-        type = reading.type
-        if type.location != self.location or isinstance(reading.value, str) or reading.quality & Quality.SUSPECT:
+    def remind(self, reading: MeterReading, heard: float) -> None:
+        """What the store knows from before, where nothing was said since."""
+        unknown = tuple(one for one in reading.readings if one.type not in self._values)
+        self.take(msgspec.structs.replace(reading, readings=unknown), heard)
+
+    def _put(self, one: Reading, reading: MeterReading, heard: float) -> bool:
+        type = one.type
+        # A meter of one place tells its temperatures where they are measured (board, probe).
+        ours = type.location == self.location or (self.location is None and type.measurand.startswith("Temperature"))
+        if not ours or type.tariff is not None or isinstance(one.value, str) or one.quality & _NOT_TAKEN:
             return False
-        known = self._values.get(type)
-        if known is not None and received < known.received:
-            return False
-        self._values[type] = Value(reading.number, time, received)
+        self._values[type] = Value(one.number, reading.time, reading.received, heard)
         return True
 
-    def get(self, measurand: str, phase: Phase | None, since: int) -> Value | None:
-        """The value, if the hub heard it not before ``since`` (µs)."""
-        found = self._find(measurand, phase)
-        return found if found is not None and found.received >= since else None
+    def get(self, measurand: str, phase: Phase | None, since: float) -> Value | None:
+        """The value, if the hub heard it not before ``since``."""
+        unit = _UNITS.get(measurand)
+        found = None if unit is None else self._values.get(ReadingType(measurand, unit, phase, None, self.location))
+        return found if found is not None and found.heard >= since else None
 
-    def register(self, since: int) -> Value | None:
+    def register(self, since: float) -> Value | None:
         """The total of the energy taken, Wh."""
         return self.get(ENERGY, None, since)
 
-    def temperatures(self, since: int) -> list[tuple[str, Value]]:
-        """Every temperature with what it is of."""
-        found = [(type.measurand, value) for type, value in self._values.items() if type.measurand.startswith("Temperature")]
-        return sorted((name.partition(".")[2], value) for name, value in found if value.received >= since)
+    def polyphase(self, since: float) -> bool:
+        """Whether the meter tells of another line than the first."""
+        return any(type.phase in (Phase.L2, Phase.L3) and value.heard >= since for type, value in self._values.items())
 
-    def _find(self, measurand: str, phase: Phase | None) -> Value | None:
-        unit = _UNITS.get(measurand)
-        return None if unit is None else self._values.get(ReadingType(measurand, unit, phase, None, self.location))
+    def temperatures(self, since: float) -> list[tuple[str, Value]]:
+        """Every temperature with what it is of."""
+        found = [(type, value) for type, value in self._values.items() if type.measurand.startswith("Temperature") and value.heard >= since]
+        return sorted((type.location or type.measurand.partition(".")[2], value) for type, value in found)
 
 
 _UNITS: Mapping[str, str] = {
@@ -83,8 +94,8 @@ _UNITS: Mapping[str, str] = {
 }  # fmt: skip
 
 
-def powermeter(values: Values, since: int, meter_id: str) -> Powermeter | None:
-    """What EVerest is told; values that the hub heard before ``since`` (µs) are left out.
+def powermeter(values: Values, since: float, meter_id: str) -> Powermeter | None:
+    """What EVerest is told; values that the hub heard before ``since`` (s, monotonic) are left out.
 
     None without the energy register, the one that must be there. Positive power is taken from the grid.
     """
@@ -101,6 +112,8 @@ def powermeter(values: Values, since: int, meter_id: str) -> Powermeter | None:
 
         return find
 
+    # What a meter says without a phase is of L1 when it has one phase; of several it is a sum, which EVerest has no place for.
+    by_line = _lines if values.polyphase(since) else _single_phase
     sequence = values.get("Phase.Sequence.Error", None, since)
     current, direct = of("Current.Import", "Current.Export"), of("Current.DC")(None)
     return Powermeter(
@@ -110,8 +123,8 @@ def powermeter(values: Values, since: int, meter_id: str) -> Powermeter | None:
         energy_Wh_export=_totals(of("Energy.Active.Export.Register")),
         power_W=_totals(of("Power.Active.Import", "Power.Active.Export")),
         VAR=_totals(of("Power.Reactive.Import", "Power.Reactive.Export")),
-        voltage_V=_any(messages.Voltage, _single_phase(of("Voltage")), DC=of("Voltage.DC")(None)),
-        current_A=_any(messages.Current, _single_phase(current), N=current(Phase.N), DC=direct),
+        voltage_V=_any(messages.Voltage, by_line(of("Voltage")), DC=of("Voltage.DC")(None)),
+        current_A=_any(messages.Current, by_line(current), N=current(Phase.N), DC=direct),
         frequency_Hz=_frequency(of("Frequency")),
         phase_seq_error=UNSET if sequence is None else bool(sequence.number),
         temperatures=tuple(
@@ -130,7 +143,7 @@ def _lines(find: Find) -> dict[str, Any]:
 
 
 def _single_phase(find: Find) -> dict[str, Any]:
-    """A meter of one phase names none: what it says is of L1."""
+    """The lines; of a meter that names none, L1."""
     found = _lines(find)
     alone = find(None)
     return found if found or alone is None else {"L1": alone}
@@ -167,12 +180,13 @@ def timestamp(moment: int) -> str:
 def boundary(device: str, register: Value) -> MeterReading:
     """The register at begin or end of a transaction, as the core keeps it."""
     number = register.number
-    value, exponent = _exact(number) if isinstance(number, Decimal) else (number, 0)
+    value, exponent = exact(number) if isinstance(number, Decimal) else (number, 0)
     reading = Reading(ReadingType(ENERGY, "Wh"), value, exponent)
     return MeterReading(device, register.received, register.received, (reading,), TimeSource.HUB)
 
 
-def _exact(number: Decimal) -> tuple[int, int]:
+def exact(number: Decimal) -> tuple[int, int]:
+    """Digits and power of ten, as a Reading has them."""
     sign, digits, exponent = number.as_tuple()
     assert isinstance(exponent, int)
     value = int("".join(map(str, digits)) or "0")
@@ -185,30 +199,41 @@ def register_of(reading: MeterReading) -> int | Decimal:
     return Decimal(repr(number)) if isinstance(number, float) else number
 
 
-def draft(
-    meter: Device, request: StartTransactionRequest, page: str, readings: Iterable[tuple[MeterReading, str]], status: str, version: str
-) -> ocmf.Draft:
-    """The record to be signed. ``readings``: boundaries with their TX (B, E); ``status``: the letter of the clock (U, I, S)."""
-    data = request.identification_data
+def facts(meter: Device) -> dict[str, str]:
+    """Which meter it is, as OCMF names it (MV, MM, MS, MF)."""
+    found = {"MV": meter.vendor, "MM": meter.model, "MS": meter.serial or meter.identity, "MF": meter.firmware}
+    return {name: value for name, value in found.items() if value}
+
+
+class Boundary(NamedTuple):
+    """A reading of a record: the register, why (TX: B, E), and the state of the clock then (U, I, S)."""
+
+    reading: MeterReading
+    reason: str
+    clock: str
+
+
+def draft(meter: Mapping[str, str], request: StartTransactionRequest, page: str, boundaries: Iterable[Boundary], version: str) -> ocmf.Draft:
+    """The record to be signed. ``meter``: what ``facts`` gave."""
     return ocmf.Draft(
         GI=GATEWAY,
         GV=version,
         PG=page,
-        MV=meter.vendor or None,
-        MM=meter.model or None,
-        MS=meter.serial or meter.identity,
-        MF=meter.firmware or None,
+        MV=meter.get("MV"),
+        MM=meter.get("MM"),
+        MS=meter["MS"],
+        MF=meter.get("MF"),
         IS=request.identification_status == "ASSIGNED",
         IL=_given(request.identification_level),
         IF=request.identification_flags,
         IT=request.identification_type,
-        ID=_given(data) or None,
+        ID=_given(request.identification_data) or None,
         TT=_given(request.tariff_text),
         CT="EVSEID" if request.evse_id else None,
         CI=request.evse_id or None,
         RD=tuple(
-            ocmf.NewReading(TM=ocmf.time_text(reading.time, status), TX=reason, RV=register_of(reading), RI=OBIS, RU="Wh", ST="G")
-            for reading, reason in readings
+            ocmf.NewReading(TM=ocmf.time_text(one.reading.time, one.clock), TX=one.reason, RV=register_of(one.reading), RI=OBIS, RU="Wh", ST="G")
+            for one in boundaries
         ),
     )
 

@@ -9,26 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from decimal import Decimal
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from gridloom import __version__
 from gridloom.core import faults, subjects
+from gridloom.core.clock import synchronised
 from gridloom.core.errors import Conflict, GridloomError, InvalidInput, NotFound
 from gridloom.core.events import new_event
 from gridloom.core.hub import Hub
 from gridloom.core.model import Device, DeviceKind, EventState, MeterReading, Reading, Transaction, TransactionState
-from gridloom.core.ports import LatestValue
+from gridloom.core.ports import LatestValue, Write
 from gridloom.core.registry import Link
 from gridloom.core.subjects import DeviceState, Told
 from gridloom.integrations.everest import mapping, messages, ocmf
 from gridloom.integrations.everest.config import Powermeter
 from gridloom.integrations.everest.keys import Signer
 from gridloom.integrations.everest.messages import SignedMeterValue, StartTransactionReply, StartTransactionRequest, StopTransactionReply
+from gridloom.integrations.everest.misunderstood import Misunderstood
 from gridloom.links.mqtt import Handler
 
 log = logging.getLogger(__name__)
@@ -39,11 +39,13 @@ SOON = 10.0
 """Seconds of ``max_age`` up to which a meter is so quick that one value may bound both ends of a transaction."""
 REQUESTS = 100
 """Requests that wait for their turn; beyond, they are refused at once."""
-_GAP = 5_000_000
-_CLOCK = Path("/run/systemd/timesync/synchronized")
+LONGEST = 65_536
+"""Bytes of a request; EVerest's own are below 2,000."""
+_GAP = 5.0
 
 Reply = StartTransactionReply | StopTransactionReply
 R = TypeVar("R", StartTransactionReply, StopTransactionReply)
+T = TypeVar("T")
 
 
 class Wire(Protocol):
@@ -51,8 +53,8 @@ class Wire(Protocol):
 
     connected: bool
 
-    def subscribe(self, topic: str, handler: Handler) -> None:
-        """Hear a topic."""
+    def subscribe(self, topic: str, handler: Handler, *, kept: bool = True) -> None:
+        """Hear a topic; ``kept`` false: not what the broker had kept for us."""
         ...
 
     def on_connect(self, callback: Callable[[], None]) -> None:
@@ -72,6 +74,10 @@ class Failed(GridloomError):
         self.answer = status
 
 
+class Malformed(GridloomError):
+    """A request with a wrong member, which is named; nothing was changed."""
+
+
 class Module:
     """``everest:MODULE_ID``: the powermeter of this configuration on this wire."""
 
@@ -83,48 +89,69 @@ class Module:
         self._signer = signer
         self._wire = wire
         self._hub = hub
-        self._max_age = int(settings.max_age * 1_000_000)
+        self.period = settings.check_timeout / 3
         self._values = mapping.Values(settings.location)
         self._fresh = asyncio.Event()
         self._lock = asyncio.Lock()
         self._requests: set[asyncio.Task[None]] = set()
-        self._heartbeat: tuple[int, int] | None = None
+        self._heartbeat: tuple[int, float] | None = None
+        self._echoed = False
+        self._rival = ""
+        self._begun = 0.0
         self._lost = False
         self._listening: list[Callable[[], None]] = []
         self._link: Link | None = None
         self.reason = "the meter has not said anything yet"
         metrics = hub.metrics
-        self._refused = metrics.counter("gridloom_everest_malformed_total", "Messages of EVerest that could not be understood.", ("module", "topic"))
+        self._misunderstood = Misunderstood(hub, settings.module_id)
         self._sent = metrics.counter("gridloom_everest_values_total", "Values that EVerest was sent.", ("module",))
         self._transactions = metrics.counter("gridloom_everest_transactions_total", "Starts and stops by their answer.", ("module", "what", "status"))
-        wire.subscribe(self._base + "e2m/start_transaction", self._hear_start)
-        wire.subscribe(self._base + "e2m/stop_transaction", self._hear_stop)
+        wire.subscribe(self._base + "e2m/start_transaction", self._hear_start, kept=False)
+        wire.subscribe(self._base + "e2m/stop_transaction", self._hear_stop, kept=False)
         wire.subscribe(self._base + "e2m/heartbeat", self._hear_heartbeat)
+        wire.subscribe(self._base + "m2e/public_key_ocmf", self._hear_key)
         wire.on_connect(self._connected)
 
     # ------------------------------------------------------------------------------------------------------------- life
 
     async def start(self) -> None:
-        """Follow the meter. Raises ConfigurationError (from ``check``) for a meter that cannot be a powermeter."""
-        await self._hub.registry.register(
-            Device(
-                id=self.id,
-                integration="everest",
-                identity=self.settings.module_id,
-                kind=DeviceKind.GATEWAY,
-                attributes={"meter": self.settings.device, "public_key": self._signer.public.hex},
-            )
-        )
+        """Follow the meter. Whether it can be a powermeter at all says ``missing``."""
+        attributes = {"meter": self.settings.device, "public_key": self._signer.public.hex}
+        gateway = Device(id=self.id, integration="everest", identity=self.settings.module_id, kind=DeviceKind.GATEWAY, attributes=attributes)
+        await self._hub.registry.register(gateway)
         self._link = self._hub.registry.attach(self.id)
         self._listening = [
             self._hub.bus.listen(subjects.readings(self.settings.device), self._hear_readings),
             self._hub.bus.listen(subjects.device(self.settings.device), self._hear_device),
         ]
+        self._begun = self._hub.clock.monotonic()
+        self._lost = self._hub.alarms.raised(self.id, "powermeter.lost") is not None
+        await self._remember_key()
+        await self._remember_values()
+
+    async def _remember_key(self) -> None:
+        """Tell once when another key signs than before."""
+        mine = self._signer.public.fingerprint
+        document = await self._hub.documents.get("key", self.settings.module_id)
+        known = None if document is None else msgspec.json.decode(document.body, type=str)
+        if known == mine:
+            return
+        put = self._hub.documents.put("key", self.settings.module_id, msgspec.json.encode(mine))
+        data = {"from": known, "to": mine}
+        events = [] if known is None else [new_event("signing_key.changed", self.id, self._hub.clock, data=data)]
+        await self._hub.intake.events(events, [put])
+
+    async def _remember_values(self) -> None:
+        """What the meter said before the hub was started, with its age."""
         try:
-            for value in await self._hub.registry.latest_values(self.settings.device):
-                self._values.take(_as_reading(value))
+            values = await self._hub.registry.latest_values(self.settings.device)
         except NotFound:
             self.reason = f"the hub does not know {self.settings.device} yet"
+            return
+        now, monotonic = self._hub.clock.now(), self._hub.clock.monotonic()
+        for value in values:
+            if value.received <= now:  # else it was heard by a clock that was ahead, and its age is not known
+                self._values.remind(_as_reading(value), monotonic - (now - value.received) / 1_000_000)
 
     async def stop(self) -> None:
         """Hear no more. Requests that are being answered are given a moment."""
@@ -153,43 +180,56 @@ class Module:
 
     async def tick(self) -> None:
         """Three times per ``check_timeout``: say that there are values, as long as there are."""
-        alive = self._wire.connected and self._values.register(self._oldest()) is not None
-        if alive:
+        silence = self._silence()
+        self.reason = silence or self._rival
+        if self._wire.connected and not silence:
             self._wire.send(self._base + "m2e/communication_check", b"true")
         if self._link is not None:
             if self._wire.connected:
                 self._link.online()
             else:
                 self._link.offline("the broker is not connected")
-        silent = self._values.register(self._oldest()) is None
-        if silent:
-            self.reason = self.missing() or f"{self.settings.device} has not told its energy register for {self.settings.max_age:g} s"
-        else:
-            self.reason = ""
-        if silent != self._lost:
-            self._lost = silent
-            state = EventState.RAISED if silent else EventState.CLEARED
-            await self._hub.intake.event(new_event("powermeter.lost", self.id, self._hub.clock, state=state, message=self.reason))
+        young = self._hub.clock.monotonic() - self._begun < self.settings.max_age  # the meter has its time to speak at first
+        if bool(silence) != self._lost and not (silence and young):
+            self._lost = bool(silence)
+            state = EventState.RAISED if silence else EventState.CLEARED
+            await self._hub.intake.event(new_event("powermeter.lost", self.id, self._hub.clock, state=state, message=silence))
 
     # --------------------------------------------------------------------------------------------------------- the meter
 
     def _hear_readings(self, _: str, told: Told) -> None:
-        if not self._values.take(told.reading):
+        if not self._values.take(told.reading, self._hub.clock.monotonic()):
             return
         self._fresh.set()
         self._fresh = asyncio.Event()
+        if self._refused_by_owner():
+            return
         values = mapping.powermeter(self._values, self._oldest(), self._meter_id())
         if values is not None and self._wire.send(self._base + "m2e/powermeter_values", messages.encode(values)):
             self._sent.inc(module=self.settings.module_id)
 
     def _hear_device(self, _: str, state: DeviceState) -> None:
+        if state.removed:
+            self._values = mapping.Values(self.settings.location)
+            return
         reason = self.missing()
         if reason and reason != self.reason:
             self.reason = reason
             log.error("a meter cannot be a powermeter", extra={"module": self.settings.module_id, "reason": reason})
 
-    def _oldest(self) -> int:
-        return self._hub.clock.now() - self._max_age
+    def _silence(self) -> str:
+        """Why nothing can be told of the meter now, or empty."""
+        if self._refused_by_owner():
+            return f"the owner of {self.settings.device} refused that its readings leave the hub"
+        if self._values.register(self._oldest()) is not None:
+            return ""
+        return self.missing() or f"{self.settings.device} has not told its energy register for {self.settings.max_age:g} s"
+
+    def _refused_by_owner(self) -> bool:
+        return self.settings.device in self._hub.registry.refusing()
+
+    def _oldest(self) -> float:
+        return self._hub.clock.monotonic() - self.settings.max_age
 
     def _meter(self) -> Device:
         return self._hub.registry.get(self.settings.device)
@@ -202,20 +242,29 @@ class Module:
 
     def _connected(self) -> None:
         self._heartbeat = None
+        self._echoed, self._rival = False, ""
         self._send_key()
 
     def _send_key(self) -> None:
         # Retained, so that an EVerest which starts later hears it when it subscribes (FACTS 2.4).
         self._wire.send(self._base + "m2e/public_key_ocmf", messages.encode(self._signer.public.hex), qos=1, retain=True)
 
+    def _hear_key(self, topic: str, payload: bytes) -> None:
+        """Our own key comes back. Another's behind it is of another hub in our place: EVerest would get two answers to everything."""
+        if payload == messages.encode(self._signer.public.hex):
+            self._echoed = True
+        elif self._echoed and not self._rival:
+            self._rival = f"somebody else is the powermeter {self.settings.module_id!r} on this broker too: two hubs with the same module_id?"
+            log.error("two powermeters with one name", extra={"topic": topic, "reason": self._rival})
+
     def _hear_heartbeat(self, topic: str, payload: bytes) -> None:
         try:
             number = msgspec.json.decode(payload, type=int)
         except msgspec.DecodeError as error:
-            self._malformed(topic, str(error))
+            self._misunderstood.tell(topic, str(error))
             return
-        now = self._hub.clock.now()
-        if self._heartbeat is not None and (number < self._heartbeat[0] or now - self._heartbeat[1] > _GAP):
+        now = self._hub.clock.monotonic()
+        if self._heartbeat is not None and (number <= self._heartbeat[0] or now - self._heartbeat[1] > _GAP):
             self._send_key()  # EVerest was started again, and has forgotten it
         self._heartbeat = (number, now)
 
@@ -225,12 +274,15 @@ class Module:
     def _hear_stop(self, topic: str, payload: bytes) -> None:
         self._request(topic, payload, StopTransactionReply, self._stop)
 
-    def _request(self, topic: str, payload: bytes, kind: type[R], act: Callable[[bytes], Any]) -> None:
+    def _request(self, topic: str, payload: bytes, kind: type[R], act: Callable[[bytes], Awaitable[R]]) -> None:
         """Answer one request in its turn: start and stop of a module never overlap."""
+        if len(payload) > LONGEST:
+            self._misunderstood.tell(topic, f"$: expected at most {LONGEST} bytes, got {len(payload)}")
+            return
         try:
             request = messages.decode(messages.Request, payload)
         except msgspec.DecodeError as error:
-            self._malformed(topic, str(error))
+            self._misunderstood.tell(topic, str(error))
             where = messages.reply_to(payload)
             if where:
                 self._reply(where, kind(status="UNEXPECTED_ERROR", error=f"the request cannot be understood: {error}"))
@@ -244,15 +296,16 @@ class Module:
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
 
-    async def _answer(self, topic: str, payload: bytes, where: str, kind: type[R], act: Callable[[bytes], Any]) -> None:
+    async def _answer(self, topic: str, payload: bytes, where: str, kind: type[R], act: Callable[[bytes], Awaitable[R]]) -> None:
         what = topic.rpartition("/")[2]
         reply: Reply
         try:
             async with self._lock:
                 reply = await act(payload)
-        except InvalidInput as error:
-            self._malformed(topic, error.message)
-            reply = kind(status="UNEXPECTED_ERROR", error=error.message)
+        except Malformed as error:
+            self._misunderstood.tell(topic, error.message)
+            self._reply(where, kind(status="UNEXPECTED_ERROR", error=error.message))
+            return
         except Failed as error:
             reply = kind(status=error.answer, error=error.message)
         except GridloomError as error:  # the store is full, the meter is gone from the registry: EVerest must not wait for its time-out
@@ -269,10 +322,6 @@ class Module:
         if where and "+" not in where and "#" not in where:
             self._wire.send(self._prefix + where, messages.encode(reply))
 
-    def _malformed(self, topic: str, reason: str) -> None:
-        self._refused.inc(module=self.settings.module_id, topic=topic.rpartition("/")[2])
-        log.warning("a message of EVerest cannot be understood", extra={"topic": topic, "reason": reason})
-
     async def _tell_refusal(self, what: str, reply: Reply) -> None:
         event = new_event("transaction.refused", self.id, self._hub.clock, message=str(reply.error), data={"what": what, "status": reply.status})
         try:
@@ -283,26 +332,27 @@ class Module:
     # ------------------------------------------------------------------------------------------------------ transactions
 
     async def _start(self, payload: bytes) -> StartTransactionReply:
-        request = faults.read_json(StartTransactionRequest, payload, "start_transaction", path="$.payload")
+        request = _read(StartTransactionRequest, payload, "start_transaction")
         key = request.transaction_id
         known = await self._hub.transactions.find(device=self.id, key=key, limit=1)
         if known:
             if known[0].state is TransactionState.RUNNING:  # asked again: an answer was lost
                 return self._started(known[0])
-            raise Failed(f"transaction {key!r} has ended already")
+            raise Failed(f"transaction {key!r} is {known[0].state.value} already")
         running = await self._hub.transactions.current(self.id)
         if running is not None:
             raise Failed(f"transaction {running.key!r} runs; stop it first")
+        silence = self._silence()
         register = self._values.register(self._oldest())
-        if register is None:
-            reason = self.missing() or f"{self.settings.device} has not told its energy register within {self.settings.max_age:g} s"
-            raise Failed(reason, "NOT_SUPPORTED")
-        begin = mapping.boundary(self.settings.device, register)
-        data: dict[str, Any] = {"meter": self.settings.device, "request": mapping.kept(request)}
-        writes: list[Any] = []
-        record, page, write = await self._record(request, [(begin, "B")])  # also when it is not handed out: a fault is told now, not at the stop
+        if silence or register is None:
+            raise Failed(silence, "NOT_SUPPORTED")
+        begin = mapping.Boundary(mapping.boundary(self.settings.device, register), "B", _clock_letter())
+        meter = mapping.facts(self._meter())
+        data: dict[str, Any] = {"meter": self.settings.device, "facts": meter, "clock": begin.clock, "request": mapping.kept(request)}
+        writes: list[Write] = []
+        record, page, write = await self._record(meter, request, [begin])  # also when it is not handed out: a fault is told now, not at the stop
         if self.settings.records == "two":
-            data |= {"begin_record": record, "begin_page": page, "public_key": self._signer.public.hex, "key": self._signer.public.fingerprint}
+            data |= {"ocmf_begin": record, "ocmf_begin_page": page, "ocmf_begin_key": self._signer.public.hex, "notice": ocmf.NOTICE}
             writes.append(write)
         event = new_event("transaction.started", self.id, self._hub.clock, subject=key, data={"transaction": key, "meter": self.settings.device})
         transaction = await self._hub.transactions.begin(
@@ -310,10 +360,10 @@ class Module:
                 id="",
                 device=self.id,
                 key=key,
-                started=begin.time,
+                started=begin.reading.time,
                 location=self.settings.location,
                 identification=str(request.identification_data or ""),
-                begin=begin,
+                begin=begin.reading,
                 data=data,
             ),
             events=[event],
@@ -328,7 +378,7 @@ class Module:
             status="OK",
             transaction_min_stop_time=unset if shortest is None else mapping.timestamp(transaction.started + int(shortest * 1_000_000)),
             transaction_max_stop_time=unset if longest is None else mapping.timestamp(transaction.started + int(longest * 1_000_000)),
-            signed_meter_value=self._signed(transaction, "begin_record") or unset,
+            signed_meter_value=self._signed(transaction, "ocmf_begin") or unset,
         )
 
     async def _stop(self, payload: bytes) -> StopTransactionReply:
@@ -348,59 +398,76 @@ class Module:
     async def _last(self, key: str) -> StopTransactionReply:
         """The last record for an id that we do not know (FACTS 2.7), with a word that it is another's."""
         last = await self._hub.transactions.last(self.id)
-        if last is None or "record" not in last.data:
+        if last is None or "ocmf" not in last.data:
             raise Failed(f"transaction {key!r} is not known, and there is no record of another")
         reply = self._stopped(last)
         return msgspec.structs.replace(reply, error=f"transaction {key!r} is not known; this is the last record, of {last.key!r}")
 
     def _stopped(self, transaction: Transaction) -> StopTransactionReply:
-        record = self._signed(transaction, "record")
+        record = self._signed(transaction, "ocmf")
         if record is None:
             raise Failed(f"transaction {transaction.key!r} ended without a record: {transaction.reason or 'no reason is known'}")
         return StopTransactionReply(
-            status="OK", signed_meter_value=record, start_signed_meter_value=self._signed(transaction, "begin_record") or msgspec.UNSET
+            status="OK", signed_meter_value=record, start_signed_meter_value=self._signed(transaction, "ocmf_begin") or msgspec.UNSET
         )
 
     def _signed(self, transaction: Transaction, name: str) -> SignedMeterValue | None:
         record = transaction.data.get(name)
         if record is None:
             return None
-        moment = transaction.started if name == "begin_record" else transaction.ended or transaction.started
-        return mapping.signed(record, transaction.data["public_key"], moment)
+        moment = transaction.started if name == "ocmf_begin" else transaction.ended or transaction.started
+        return mapping.signed(record, transaction.data[f"{name}_key"], moment)
 
     async def _end(self, transaction: Transaction) -> Transaction:
         """Take the register, sign, keep, and only then hand out. Raises Failed; the transaction does not block the next one."""
-        begin = transaction.begin
+        begin, meter = transaction.begin, transaction.data["facts"]
         if begin is None:
             raise await self._lose(transaction, "its begin was not kept")
-        register = await self._register(begin)
-        if register is None:
-            raise await self._lose(transaction, f"{self.settings.device} did not tell its energy register within {PATIENCE:g} s")
-        end = mapping.boundary(self.settings.device, register)
-        if Decimal(mapping.register_of(end)) < Decimal(mapping.register_of(begin)):
-            went = f"from {mapping.register_of(begin)} to {mapping.register_of(end)} Wh"
-            raise await self._lose(transaction, f"the register of {self.settings.device} went backwards, {went}: there is no receipt")
+        await self._refuse_late(transaction)
+        end = await self._ending(transaction, begin, meter)
+        boundaries = [mapping.Boundary(begin, "B", transaction.data["clock"]), end]
         request = mapping.found_again(transaction.data["request"])
-        readings = [(end, "E")] if "begin_record" in transaction.data else [(begin, "B"), (end, "E")]
         for _ in range(3):
-            record, page, write = await self._record(request, readings)
-            data = {"record": record, "page": page, "public_key": self._signer.public.hex, "key": self._signer.public.fingerprint}
-            event = new_event(
-                "transaction.ended", self.id, self._hub.clock, subject=transaction.key, data={"transaction": transaction.key, "page": page}
-            )
+            record, page, write = await self._record(meter, request, boundaries[1:] if "ocmf_begin" in transaction.data else boundaries)
+            signed = {"ocmf": record, "ocmf_page": page, "ocmf_key": self._signer.public.hex, "notice": ocmf.NOTICE}
+            told = {"transaction": transaction.key, "page": page}
+            event = new_event("transaction.ended", self.id, self._hub.clock, subject=transaction.key, data=told)
             try:
                 return await self._hub.transactions.end(
-                    self.id, transaction.key, ended=end.time, end=end, reason="stopped", data=data, events=[event], writes=[write]
+                    self.id, transaction.key, ended=end.reading.time, end=end.reading, reason="stopped", data=signed, events=[event], writes=[write]
                 )
             except Conflict as error:  # somebody else took this page
                 log.warning("a page of the records was taken", extra={"module": self.settings.module_id, "reason": error.message})
         raise Failed("the record could not be kept: its page was taken three times")
 
+    async def _refuse_late(self, transaction: Transaction) -> None:
+        """The end of a lost transaction may come later, but not when another has begun: it would be billed for that one's energy."""
+        newest = await self._hub.transactions.find(device=self.id, limit=1)
+        if newest and newest[0].id != transaction.id:
+            raise Failed(f"transaction {transaction.key!r} had no end when {newest[0].key!r} began; there is no receipt")
+
+    async def _ending(self, transaction: Transaction, begin: MeterReading, meter: Mapping[str, str]) -> mapping.Boundary:
+        """The register at the end, if it can be one. Raises Failed."""
+        register = await self._register(begin)
+        if register is None:
+            raise await self._lose(transaction, self._silence() or f"{self.settings.device} has not told its energy register since the begin")
+        end = mapping.boundary(self.settings.device, register)
+        first, last = mapping.register_of(begin), mapping.register_of(end)
+        if last < first:
+            went = f"from {first} to {last} Wh"
+            raise await self._lose(transaction, f"the register of {self.settings.device} went backwards, {went}; there is no receipt")
+        if end.time < begin.time:
+            raise await self._lose(transaction, "the hub's clock was set back since the begin; there is no receipt before it has passed that time")
+        now = mapping.facts(self._meter())
+        if now["MS"] != meter["MS"]:
+            raise await self._lose(transaction, f"it began with the meter {meter['MS']} and {now['MS']} is there now; there is no receipt")
+        return mapping.Boundary(end, "E", _clock_letter())
+
     async def _register(self, begin: MeterReading) -> mapping.Value | None:
         """A fresh register; of a slow meter one that came after the begin. Waits for it up to ``PATIENCE`` seconds."""
         deadline = self._hub.clock.monotonic() + PATIENCE
         while True:
-            register = self._values.register(self._oldest())
+            register = None if self._refused_by_owner() else self._values.register(self._oldest())
             if register is not None and (self.settings.max_age <= SOON or register.received > begin.received):
                 return register
             left = deadline - self._hub.clock.monotonic()
@@ -417,27 +484,35 @@ class Module:
         await self._hub.transactions.lose(self.id, transaction.key, reason=reason, events=[event])
         return Failed(f"transaction {transaction.key!r}: {reason}")
 
-    async def _record(self, request: StartTransactionRequest, readings: Sequence[tuple[MeterReading, str]]) -> tuple[str, str, Any]:
+    async def _record(
+        self, meter: Mapping[str, str], request: StartTransactionRequest, boundaries: Sequence[mapping.Boundary]
+    ) -> tuple[str, str, Write]:
         """A signed record, its page, and the write that makes sure that the page is never given twice."""
         document = await self._hub.documents.get("page", self.settings.module_id)
         last = None if document is None else msgspec.json.decode(document.body, type=str)
         page = ocmf.next_page(last)
-        draft = mapping.draft(self._meter(), request, page, readings, _clock_status(), __version__)
-        record = ocmf.sign(ocmf.build(draft), self._signer)
+        record = ocmf.sign(ocmf.build(mapping.draft(meter, request, page, boundaries, __version__)), self._signer)
         version = 0 if document is None else document.version
         return record, page, self._hub.documents.put("page", self.settings.module_id, msgspec.json.encode(page), expect=version)
+
+
+def _read(kind: type[T], payload: bytes, what: str) -> T:
+    try:
+        return faults.read_json(kind, payload, what, path="$.payload")
+    except InvalidInput as error:
+        raise Malformed(error.message) from None
 
 
 def _transaction_id(payload: bytes) -> str:
     """Both shapes of a stop: the id alone, as EVerest sends it, or the document's object (FACTS 2.2)."""
     if payload.lstrip()[:1] == b'"':
-        return faults.read_json(str, payload, "stop_transaction", path="$.payload")
-    return faults.read_json(messages.StopTransactionRequest, payload, "stop_transaction", path="$.payload").transaction_id
+        return _read(str, payload, "stop_transaction")
+    return _read(messages.StopTransactionRequest, payload, "stop_transaction").transaction_id
 
 
-def _clock_status() -> str:
-    """OCMF's letter: S when the system says that its clock is synchronised, else I (informative)."""
-    return "S" if _CLOCK.exists() else "I"
+def _clock_letter() -> str:
+    """OCMF's letter for the clock: S when the system says that it is synchronised, else I (informative)."""
+    return "S" if synchronised() else "I"
 
 
 def _as_reading(value: LatestValue) -> MeterReading:

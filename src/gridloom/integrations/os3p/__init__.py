@@ -12,8 +12,14 @@ HELP = "OS³P: secondary substations and their street lights"
 
 
 def build(section: Section, hub: Hub) -> Parts:
-    """The Central System. Raises ConfigurationError when a TLS file is not what its key says."""
+    """The Central System, the files of stations, and what the hub's API says of both.
+
+    Raises ConfigurationError when a TLS file is not what its key says.
+    """
     from gridloom.core.hub import Parts
+    from gridloom.integrations.os3p import api
+    from gridloom.integrations.os3p.files import Files
     from gridloom.integrations.os3p.server import CentralSystem
 
-    return Parts(services=(CentralSystem(section, hub),))
+    files = Files(section, hub)
+    return Parts(operations=api.operations(hub, files), routers=api.routers(hub, files), services=(files, CentralSystem(section, hub, files)))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from gridloom.core.settings import Address, Duration, ReadableFile, Setting, Zone
+from gridloom.core.settings import Address, Duration, HttpUrl, ReadableFile, Setting, Zone
 from gridloom.core.settings import Section as Table
 
 Accept = Literal["known", "approve", "any"]
@@ -56,6 +56,10 @@ class Section(Table, frozen=True):
     ``call_timeout``: how long an answer to a message of ours is waited for. ``max_message`` in bytes; ``max_connections`` and
     ``handshakes_per_second``: more are told to come again later. ``strict``: messages that deviate from the document are refused instead of only
     counted; an operator may say otherwise for single stations.
+
+    ``files_url``: under which stations reach the hub's ``[http]`` listener, for the files that they upload and the firmware that they fetch; without
+    it the address that it listens on. ``files_max_size``: bytes of one file. ``files_room``: bytes of all of them; the oldest uploads make room for
+    new ones. ``files_kept``: uploads that are older are removed. ``files_link_lifetime``: how long a station may use the link it was given.
     """
 
     listen: Address = Address("127.0.0.1:8471")
@@ -78,6 +82,11 @@ class Section(Table, frozen=True):
     max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
     handshakes_per_second: Annotated[int, Meta(ge=1, le=100_000)] = 500
     strict: bool = False
+    files_url: HttpUrl | None = None
+    files_max_size: Annotated[int, Meta(ge=1, le=4_294_967_296)] = 67_108_864
+    files_room: Annotated[int, Meta(ge=1, le=1_099_511_627_776)] = 1_073_741_824
+    files_kept: Duration = Duration("90d")
+    files_link_lifetime: Duration = Duration("3d")
 
     def __post_init__(self) -> None:
         if (self.tls_certificate_file is None) != (self.tls_key_file is None):
@@ -86,3 +95,5 @@ class Section(Table, frozen=True):
             raise ValueError("client_ca_file needs tls_certificate_file and tls_key_file")
         if not self.subprotocols:
             raise ValueError("subprotocols: at least one")
+        if self.files_room < self.files_max_size:
+            raise ValueError("files_room: at least files_max_size")

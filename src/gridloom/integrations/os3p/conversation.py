@@ -27,6 +27,7 @@ from gridloom.integrations.os3p import lights, mapping, orders, statuses
 from gridloom.integrations.os3p import messages as wire
 from gridloom.integrations.os3p.config import Section
 from gridloom.integrations.os3p.door import Visitor
+from gridloom.integrations.os3p.files import Files
 from gridloom.integrations.os3p.lights import Lights
 from gridloom.integrations.os3p.reading import read, write
 from gridloom.integrations.os3p.reports import Reports
@@ -47,11 +48,12 @@ _lights = msgspec.json.Decoder(Lights)
 class Office:
     """What all conversations share."""
 
-    def __init__(self, section: Section, hub: Hub, stations: Stations, reports: Reports) -> None:
+    def __init__(self, section: Section, hub: Hub, stations: Stations, reports: Reports, files: Files) -> None:
         self.section = section
         self.hub = hub
         self.stations = stations
         self.reports = reports
+        self.files = files
         self.locks = KeyedLock()
         self.calls = hub.metrics.counter("gridloom_os3p_calls_total", "CALLs of stations by action and how they were answered.", ("action", "answer"))
         self.answered = {action: self.calls.bind(action=action, answer="ok") for action in _ANSWERS}
@@ -74,7 +76,7 @@ class Office:
 class Conversation:
     """From the handshake to the end of the connection; ``run`` it."""
 
-    __slots__ = ("_admission", "_asked", "_calls", "_connection", "_link", "_office", "_secure", "_since", "_station")
+    __slots__ = ("_admission", "_asked", "_booting", "_calls", "_connection", "_link", "_office", "_secure", "_since", "_station")
 
     def __init__(self, office: Office, station: Station, connection: Connection, visitor: Visitor) -> None:
         self._office = office
@@ -84,6 +86,7 @@ class Conversation:
         self._since = office.hub.clock.now()
         self._admission = office.stations.admission(station.identity)
         self._asked = False
+        self._booting = False
         self._link: Link | None = None
         self._calls = Calls(
             connection,
@@ -132,9 +135,8 @@ class Conversation:
             self.replaced()
         elif admission is Admission.REJECTED:
             self._connection.close(OK, "rejected")
-        elif not self._accepted:
-            self._asked = False
-            self._ask_to_boot()
+        elif not self._accepted and not self._booting:
+            self._ask_again_to_boot()
 
     def replaced(self) -> None:
         """A newer connection of the identity is here, or the device was removed (C16)."""
@@ -142,7 +144,7 @@ class Conversation:
 
     async def execute(self, command: Command) -> Any:
         """Carry out an order (``core.registry.Executor``)."""
-        known = orders.NOTHING
+        known = orders.Known(url=await self._office.files.location(command, self._station.identity))
         if command.verb == "light.schedule.set":
             known = orders.Known(overridden=(await self._lights()).overridden())
         return await orders.execute(command, self._calls.call, known)
@@ -171,7 +173,7 @@ class Conversation:
         try:
             return await _ANSWERS[action](self, message)
         except StorageError as error:
-            raise CallRefused(ErrorCode.INTERNAL_ERROR, f"not kept, tell it again later: {error.message}") from error
+            raise CallRefused(ErrorCode.INTERNAL_ERROR, "not kept: tell it again later") from error
         except (NotFound, Refused) as error:  # rejected or removed while we looked
             raise CallRefused(ErrorCode.SECURITY_ERROR, error.message) from error
 
@@ -190,9 +192,15 @@ class Conversation:
         self._office.stations.deviated(self._station, (fault,))
 
     async def _boot(self, message: wire.BootNotification) -> bytes:
-        told = await self._office.stations.boot(self._station, msgspec.convert(message, Boot, from_attributes=True))
+        self._booting = True  # what its own registration changes is no reason to ask for one
+        try:
+            told = await self._office.stations.boot(self._station, msgspec.convert(message, Boot, from_attributes=True))
+        finally:
+            self._booting = False
         self._admission = self._office.stations.admission(self._station.identity)
         self._attach()
+        if told.status == "Pending" and self._admission is Admission.KNOWN:  # an operator decided meanwhile
+            self._ask_again_to_boot()
         if told.status == "Rejected":
             # After the answer, which the close frame cannot overtake (I19).
             asyncio.get_running_loop().call_soon(self._connection.close, OK, "rejected")
@@ -279,6 +287,11 @@ class Conversation:
         if not self._asked and self._connection.open:
             self._asked = True
             self._office.begin(self._trigger_boot(), "os3p trigger")
+
+    def _ask_again_to_boot(self) -> None:
+        """Something has changed since it was asked."""
+        self._asked = False
+        self._ask_to_boot()
 
     async def _boot_grace(self) -> None:
         """Most stations that were never accepted boot by themselves; one that thinks it was is asked to (B19)."""

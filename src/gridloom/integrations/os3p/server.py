@@ -13,6 +13,7 @@ from gridloom.integrations.os3p import orders
 from gridloom.integrations.os3p.config import Section
 from gridloom.integrations.os3p.conversation import Conversation, Office
 from gridloom.integrations.os3p.door import Door, Visitor
+from gridloom.integrations.os3p.files import Files
 from gridloom.integrations.os3p.reports import Reports
 from gridloom.integrations.os3p.stations import Stations
 from gridloom.links.websocket import POLICY, Connection, WebSocketServer
@@ -22,19 +23,22 @@ log = logging.getLogger(__name__)
 _BACKLOG = 4_096
 """Connections that the operating system holds until we come round to them: a mass reconnect shall not be answered with resets."""
 
+_CLOSE_TIMEOUT = 2.0
+"""Seconds for a station to answer our close frame: fewer than the hub gives a service for its stop."""
+
 
 class CentralSystem:
     """A service."""
 
     name = "os3p"
 
-    def __init__(self, section: Section, hub: Hub) -> None:
+    def __init__(self, section: Section, hub: Hub, files: Files | None = None) -> None:
         self._section = section
         self._hub = hub
         self._tls = server_tls(section)
         self._reports = Reports(hub)
         self._stations = Stations(section, hub, orders.VERBS)
-        self._office = Office(section, hub, self._stations, self._reports)
+        self._office = Office(section, hub, self._stations, self._reports, files or Files(section, hub))
         self._door = Door(section, hub, self._stations, self._reports)
         self._server: WebSocketServer | None = None
         hub.metrics.gauge("gridloom_os3p_connections", "Stations that are connected.", (), lambda: float(len(self._server or ())))
@@ -45,7 +49,7 @@ class CentralSystem:
         server = WebSocketServer(
             section.listen.host, section.listen.port, self._serve, admit=self._door.admit, key="[os3p] listen", clock=self._hub.clock,
             max_message=section.max_message, ping_interval=section.ping_interval, max_connections=section.max_connections, backlog=_BACKLOG,
-            handshakes_per_second=section.handshakes_per_second, tls=self._tls,
+            handshakes_per_second=section.handshakes_per_second, close_timeout=_CLOSE_TIMEOUT, tls=self._tls,
         )  # fmt: skip
         await self._stations.start()
         try:

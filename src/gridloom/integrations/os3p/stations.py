@@ -36,7 +36,7 @@ MOST_KINDS = 100
 OTHER = "other"
 
 LIST = subjects.of(SPACE, "stations")
-"""Asked with None: a ``StationView`` of every station, ordered by identity, without ``lights``; asked with a list of identities: of those there are."""
+"""Asked with None: a ``StationView`` of every station, ordered by identity, without ``lights``; with a list of identities: of those there are."""
 SHOW = subjects.of(SPACE, "station")
 """Asked with an identity: its ``StationView``, or None when there is no such station."""
 CHANGE = subjects.of(SPACE, "change")
@@ -242,12 +242,12 @@ class Stations:
             return await finish(self._boot(station, boot))
 
     async def _boot(self, station: Station, boot: Boot) -> Told:
-        device = self._device(station.identity)
+        device = before = self._device(station.identity)
         if device is None and (self._section.accept == "known" or self.full):
             # Removed while it was connected, or one too many: it may ask again, and nothing is kept of it.
             return self._told("Rejected" if self._section.accept == "known" else "Pending", station.record)
         if device is None or device.admission is not Admission.REJECTED:
-            before, device = device, await self._hub.registry.register(self._described(station, boot))
+            device = await self._registered(self._described(station, boot))
         if device.admission is Admission.PENDING and self._section.accept == "any":
             device = await self._hub.registry.update(device.id, self._hub.accounts.system(SPACE), admission=Admission.KNOWN)
         now = self._hub.clock.now()
@@ -260,6 +260,17 @@ class Stations:
         await self._hub.intake.events(events, [self._put(station.identity, record)])
         station.record = record
         return self._told(status, record)
+
+    async def _registered(self, device: Device) -> Device:
+        """The device as it is kept. One that is new and has to wait counts from now on: many may come at once."""
+        if device.admission is Admission.PENDING and self._device(device.identity) is None:
+            self._pending.add(device.identity)
+        try:
+            return await self._hub.registry.register(device)
+        except StorageError:
+            if self._device(device.identity) is None:
+                self._pending.discard(device.identity)
+            raise
 
     def _described(self, station: Station, boot: Boot) -> Device:
         """The device as its BootNotification tells it."""
