@@ -554,3 +554,18 @@ def test_R20_many_faults_are_counted_and_listed_up_to_a_bound() -> None:
     assert said.description.endswith("(and 52 more)")
     assert len(json.loads(said.details)["faults"]) == ocppj.MOST_FAULTS
     assert said.path == "$.needed"
+
+
+@pytest.mark.timeout(20)
+def test_a_doubled_key_among_very_many_is_found_in_one_pass() -> None:
+    """A look for each of the 100,000 keys would take minutes, and the hub would stand still for everybody."""
+    names = "".join(f'"k{number}":1,' for number in range(100_000))
+    heard = hear(f'[2,"7","Heartbeat",{{{names}"last":1,"last":2}}]', Connection(max_message=4_000_000))
+    assert refused(heard) == ("FormationViolation", Fault.DUPLICATE_KEY, "$.last")
+
+
+def test_what_a_peer_says_of_a_failure_is_kept_at_a_bounded_length() -> None:
+    long = "x" * 300_000
+    heard = hear([4, "1", long, long, {"more": long}], asking())
+    assert isinstance(heard, Failure)
+    assert (len(heard.text), len(heard.description), heard.details) == (ocppj.LONGEST_HEARD, ocppj.LONGEST_HEARD, b"{}")

@@ -30,6 +30,7 @@ from gridloom.core.errors import (
     Offline,
     Refused,
     StorageFull,
+    Unanswered,
     Unsupported,
 )
 from gridloom.core.model import Admission, Command, CommandState, Device, Grant, Principal, Role
@@ -122,6 +123,7 @@ ENDS = [
     (Offline("gone"), S.REFUSED, "offline: gone"),
     (DeviceError("NACK 3"), S.FAILED, "device-refused: NACK 3"),
     (DeviceTimeout("no answer"), S.FAILED, "device-timeout: no answer"),
+    (Unanswered("cut"), S.UNKNOWN, "unanswered: cut; whether the device acted is not known"),
     (ZeroDivisionError("bug"), S.FAILED, "internal-error: ZeroDivisionError"),
 ]
 

@@ -32,7 +32,9 @@ MAX_DEPTH = 32
 REMEMBERED = 256
 """Ids of finished CALLs that a connection knows again (R16): eight bytes each, as they come."""
 LONGEST_DESCRIPTION = 255
-"""Characters of a description that we send; of what came, all is kept."""
+"""Characters of a description that we send."""
+LONGEST_HEARD = 500
+"""Characters of the code and the description of a CALLERROR that are kept: they are kept for years and shown to people."""
 MOST_FAULTS = 20
 """Faults listed in the details of one CALLERROR."""
 TOO_BIG = 1009
@@ -363,8 +365,11 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) == len(pairs):
         return members
     doubled = _Doubled(members)
-    names = [name for name, _ in pairs]
-    doubled.key = next(name for name in names if names.count(name) > 1)
+    seen: set[str] = set()
+    for doubled.key, _ in pairs:
+        if doubled.key in seen:
+            break
+        seen.add(doubled.key)
     return doubled
 
 
@@ -444,11 +449,13 @@ def _failure(id: str, parts: list[Any], flaw: _Flaw | None) -> Failure:
         fault = Fault.WRONG_ELEMENT
     elif fault is None and text.strip().lower() not in _SPELLINGS:
         fault = Fault.UNKNOWN_CODE
-    usable = flaw is None and isinstance(details, dict)
-    return Failure(id, ErrorCode.read(text), _text(text), _text(description), _encode(details) if usable else b"{}", fault)
+    more = _encode(details) if flaw is None and isinstance(details, dict) else b"{}"
+    words = [_text(word)[:LONGEST_HEARD] for word in (text, description)]
+    return Failure(id, ErrorCode.read(text), words[0], words[1], more if len(more) <= _LONGEST_DETAILS else b"{}", fault)
 
 
 _CALLERROR_ELEMENTS = 5
+_LONGEST_DETAILS = 4_096
 _NOTHING: tuple[Any, ...] = ("", "", {})
 """For the elements that a mutilated CALLERROR does not have."""
 

@@ -41,6 +41,7 @@ from gridloom.core.errors import (
     Refused,
     StorageError,
     Unsupported,
+    Unanswered,
 )
 from gridloom.core.events import new_event
 from gridloom.core.faults import nearest
@@ -499,7 +500,7 @@ class Commands:
         result: Any = None
         try:
             result = await self._clock.wait_for(link.executor(command), row.timeout)
-        except Offline as error:
+        except (Offline, Unanswered) as error:
             if row.idempotent and command.wait_online:
                 self._again(id)
                 return
@@ -706,7 +707,7 @@ class Commands:
             self._wake.set()
 
     async def _watch_deadlines(self) -> None:
-        while True:
+        while not self._stopping:  # asked, too: ``wait_for`` does not pass on a cancellation that comes with what it waits for
             self._wake.clear()
             now = self._clock.now()
             while self._deadlines and self._deadlines[0][0] <= now:
@@ -736,6 +737,8 @@ class Commands:
 
 def _verdict(error: GridloomError) -> tuple[CommandState, str]:
     """How an order ends by an error of its executor. Only a refusal promises that nothing was sent."""
+    if isinstance(error, Unanswered):
+        return CommandState.UNKNOWN, f"{error.code}: {error.message}; whether the device acted is not known"
     state = CommandState.REFUSED if isinstance(error, Refused | InvalidInput) else CommandState.FAILED
     if not isinstance(error, Refused | InvalidInput | DeviceError | DeviceTimeout):
         log.error("an executor raised an error that is not for executors", extra={"error": type(error).__name__, "reason": error.message})

@@ -12,6 +12,7 @@ GridloomError
 │   └── Offline             the device is not connected and the caller did not want to wait
 ├── DeviceError             the device answered, and the answer is no
 ├── DeviceTimeout           the device did not answer in time
+│   └── Unanswered          the connection ended after something was sent and before the answer came
 └── StorageError            the store cannot do it now
     ├── StorageFull         no space left: readings pause, an alarm is raised
     └── StorageCorrupt      a store that was set aside (quarantine)
@@ -116,6 +117,12 @@ class DeviceTimeout(GridloomError):
 
     code = "device-timeout"
     status = 504
+
+
+class Unanswered(DeviceTimeout):
+    """The connection ended after something was sent and before the answer came; whether the device acted is not known."""
+
+    code = "unanswered"
 
 
 class StorageError(GridloomError):

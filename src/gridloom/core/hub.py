@@ -32,6 +32,7 @@ class Hub(msgspec.Struct, frozen=True):
 
     ``documents`` reads and writes the integration's own space only. ``http()`` is the hub's own base URL (known once it listens), for links
     that others follow: file locations, ``Location`` headers. ``world`` is there when devices are simulated: the one they all live in.
+    ``certificate``: the files (chain and key, PEM) with which ``[http]`` serves TLS, for listeners that belong to it.
     """
 
     clock: Clock
@@ -51,6 +52,7 @@ class Hub(msgspec.Struct, frozen=True):
     timezone: str
     simulate: bool = False
     world: World | None = None
+    certificate: tuple[str, str] | None = None
 
 
 class Health(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Literal, Protocol
 
 from gridloom.core.clock import Clock
-from gridloom.core.errors import DeviceError, DeviceTimeout, Offline, Refused
+from gridloom.core.errors import DeviceError, DeviceTimeout, Offline, Refused, Unanswered
 
 log = logging.getLogger(__name__)
 
@@ -294,8 +294,8 @@ class Calls:
     async def call(self, action: str, payload: bytes, *, timeout: float | None = None) -> bytes:
         """Ask the peer; the payload of its CALLRESULT. One at a time, first come first served; ``timeout`` (seconds) runs from the sending.
 
-        Raises CallRefused when a CALLERROR came (``error_code`` as it is understood), DeviceTimeout, Offline when there is no connection (any
-        more), Refused when ``max_queued`` wait already.
+        Raises CallRefused when a CALLERROR came (``error_code`` as it is understood), DeviceTimeout, Unanswered when the connection ended before
+        the answer, Offline when there was none to send it on, Refused when ``max_queued`` wait already.
         """
         if self._queued > self._max_queued:
             raise Refused(f"{self._device}: {action} cannot wait: {self._max_queued} calls do already")
@@ -340,7 +340,7 @@ class Calls:
         self._ended = True
         self._drop()
         if self._outstanding is not None and not self._outstanding.done():
-            self._outstanding.set_exception(Offline(f"{self._device}: the connection ended before the answer came"))
+            self._outstanding.set_exception(Unanswered(f"{self._device}: the connection ended before the answer came"))
 
 
 def _size(heard: HeardCall | HeardAnswer) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -192,6 +193,8 @@ class Mqtt:
             keepalive=KEEPALIVE,
             timeout=_TIMEOUT,
             max_queued_incoming_messages=10 * QUEUE,
+            # Else a reply behind a value waits for the broker's delayed acknowledgement of the value, 40 ms.
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
         async with client:
             for topic in self._handlers:

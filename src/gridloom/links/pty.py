@@ -112,6 +112,10 @@ class Pty:
         except BlockingIOError:
             return 0
 
+    def fileno(self) -> int:
+        """The descriptor of this end, for who waits for what the other end writes; another one after a hang-up."""
+        return self._descriptor()
+
     def receive(self) -> bytes:
         """What the other end wrote meanwhile; empty when that is nothing."""
         try:

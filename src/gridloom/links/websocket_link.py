@@ -114,8 +114,9 @@ class Link(WSListener):
     """
 
     __slots__ = (
-        "_binary", "_close_code", "_close_reason", "_closing", "_fragments", "_full", "_held", "_owner", "_peer", "_queue", "_queued", "_receiver",
-        "_silent", "_transport", "_waiters", "_wire", "on_writable", "received", "received_size", "sent", "sent_bytes", "subprotocol", "writable",
+        "_binary", "_broke", "_close_code", "_close_reason", "_closing", "_fragments", "_full", "_held", "_owner", "_peer", "_queue", "_queued",
+        "_receiver", "_silent", "_transport", "_waiters", "_wire", "on_writable", "received", "received_size", "sent", "sent_bytes", "subprotocol",
+        "writable",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, address: str, subprotocol: str | None) -> None:
@@ -139,6 +140,7 @@ class Link(WSListener):
         self._full = 0
         self._close_code: int | None = None
         self._close_reason = ""
+        self._broke = False
 
     # ------------------------------------------------------------------------------------------------------------- state
 
@@ -161,6 +163,11 @@ class Link(WSListener):
     def close_code(self) -> int | None:
         """None while it is open; then who closed first said so: the peer's code (1005 when it gave none), ours, or 1006: the line just ended."""
         return self._close_code
+
+    @property
+    def broke_a_rule(self) -> bool:
+        """Whether it was closed because the peer broke the protocol; ``close_code`` says how."""
+        return self._broke
 
     @property
     def close_reason(self) -> str:
@@ -291,6 +298,7 @@ class Link(WSListener):
             refused = transport.close_handshake  # the core itself closed: a frame against the rules
             if refused is not None and refused.sent is not None:
                 self._owner.violations += 1
+                self._broke = True
                 self._begin_to_close(int(refused.sent.code), refused.sent.reason or "")  # type: ignore[call-overload]  # an IntEnum
             else:
                 self._begin_to_close(ABNORMAL, "")
@@ -363,6 +371,7 @@ class Link(WSListener):
     def _fail(self, code: int, reason: str) -> None:
         """The peer broke a rule: say which, stop listening to it."""
         self._owner.violations += 1
+        self._broke = True
         log.debug("a websocket peer broke a rule", extra={"peer": self._peer, "code": code, "reason": reason})
         self._queue = None
         self.close(code, reason)

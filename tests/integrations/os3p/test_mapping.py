@@ -233,3 +233,15 @@ def test_types_are_one_object_for_the_store_and_memory_is_bounded(monkeypatch: p
 def test_decimals_are_read_digit_by_digit(mantissa: int, places: int) -> None:
     text = format(Decimal(mantissa).scaleb(-places), "f")
     assert decimal(text) == (mantissa, -places, True)
+
+
+def test_words_of_any_length_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A station could fill the memory with distinct locations of a megabyte each."""
+    monkeypatch.setattr(mapping, "_plans", {})
+    monkeypatch.setattr(mapping, "_types", {})
+    for number in range(20):
+        assert value("1", location=f"{number}" * 1_000).value == 1
+    assert not mapping._plans
+    assert not mapping._types
+    value("1", location="Body")
+    assert len(mapping._plans) == 1

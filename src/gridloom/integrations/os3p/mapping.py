@@ -30,6 +30,8 @@ MOST_DIGITS = 18
 LONGEST_TEXT = 4_096
 CACHED = 4_096
 """Combinations of name, unit, location, context and format whose meaning is remembered."""
+_LONGEST_KEY = 400
+"""Characters of such a combination: the words of a hostile station can be a megabyte long."""
 
 _LAST = from_datetime(datetime(9998, 12, 31, tzinfo=UTC))
 _DECIMAL = re.compile(r"([+-]?)([0-9]*)(?:[.,]([0-9]*))?(?:[eE]([+-]?[0-9]{1,3}))?")
@@ -121,12 +123,15 @@ def _plan(name: str, unit: str | None, location: str | None, context: str, forma
         _types.clear()
     signed = format == "SignedData"
     found = meaning(name, unit, location, signed=signed)
-    type = _types.setdefault(found.type, found.type)
+    type = _types.get(found.type, found.type)
     slow = None
     if signed or found.unreadable or found.conversion is not None:
         slow = _Slow(found.conversion, found.unreadable, signed or bool(found.unreadable))
     plan = _Plan(type, found.shift, _CONTEXTS.get(context, Context.OTHER), found.quality, slow)
-    _plans[name, unit, location, context, format] = plan
+    key = (name, unit, location, context, format)
+    if sum(len(word) for word in key if word is not None) <= _LONGEST_KEY:
+        _types[type] = type
+        _plans[key] = plan
     return plan
 
 
