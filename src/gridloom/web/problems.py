@@ -68,6 +68,7 @@ TITLES: Mapping[str, str] = {
     "unsupported-media-type": "The body must be JSON",
     "device-refused": "The device refused",
     "device-timeout": "The device did not answer in time",
+    "unanswered": "The connection ended before the device answered",
     "storage": "The store cannot do it now",
     "storage-full": "The store's disk is full",
     "storage-corrupt": "The store is damaged",
