@@ -455,6 +455,7 @@ class App:
         await self.registry.load()
         await self.alarms.load()
         await self.outbox.load()
+        await self.transactions.load()
 
     def _build(self) -> list[Parts]:
         parts = []
@@ -465,6 +466,7 @@ class App:
 
     def hub(self, space: str) -> Hub:
         """What an integration is given: the doors, and its own shelf of documents."""
+        http = self.configuration.http
         return Hub(
             clock=self.clock,
             bus=self.bus,
@@ -483,6 +485,7 @@ class App:
             timezone=str(self.configuration.hub.timezone),
             simulate=self.simulate,
             world=self._world,
+            certificate=None if http.tls_certificate_file is None else (str(http.tls_certificate_file), str(http.tls_key_file)),
         )
 
     def _make_web(self, parts: Sequence[Parts]) -> _Web:

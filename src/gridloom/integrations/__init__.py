@@ -7,4 +7,4 @@
 
 from __future__ import annotations
 
-NAMES: tuple[str, ...] = ("tic", "os3p", "everest")
+NAMES: tuple[str, ...] = ("tic", "os3p", "everest", "ekm")

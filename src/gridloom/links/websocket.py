@@ -14,6 +14,9 @@ awaitable where it must ask somebody slow (the first argon2 of a station, in a t
 after ``handshake_timeout`` it gets 503. To answer 503 at once while a thread verifies would work, too, but a charger that is refused waits for
 minutes and does not heed Retry-After.
 
+**TLS** is begun here, line by line, because the servers of asyncio and uvloop keep to themselves whose handshake failed, and why; and so another
+certificate can be taken while the listener runs (``secure``).
+
 Nothing here knows what a message means.
 """
 
@@ -26,6 +29,7 @@ import errno
 import itertools
 import logging
 import math
+import os
 import socket
 import ssl
 from abc import ABC, abstractmethod
@@ -73,6 +77,9 @@ _UPGRADE = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"))
 _TICK = 0.5
 _SLOTS = 20
 _FULL_LOOKS = 3
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_EXHAUSTED_PAUSE = 1.0
+"""Seconds until the next line is accepted when the system has no place left for it."""
 _LONGEST_RETRY = 60.0
 """Seconds of Retry-After at most, however many knock."""
 
@@ -320,7 +327,7 @@ class WebSocketServer(Owner):
     high-water mark for three intervals is cut off, too; ``send_buffer`` what the operating system may hold for a client (None: as much as it likes,
     which is megabytes); ``max_connections`` more are answered 503, to come again after ``retry_after`` to twice as many seconds, by chance.
     ``handshakes_per_second`` (None: no limit), ``handshake_burst`` and ``handshake_queue`` see the module; ``keepalive``: seconds of silence after
-    which the system itself looks whether the client is there.
+    which the system itself looks whether the client is there. ``unsecured``: is told the address and the error of each TLS handshake that fails.
     ``key`` is written as in ``[tic] listen``.
     """
 
@@ -351,6 +358,7 @@ class WebSocketServer(Owner):
         keepalive: int = 300,
         random: Random | None = None,
         tls: ssl.SSLContext | None = None,
+        unsecured: Callable[[str, Exception], None] | None = None,
     ) -> None:
         super().__init__(max_message, max_queue, high_water, write_limit)
         if handshakes_per_second is not None and not (handshakes_per_second > 0 and handshake_burst >= 1 and handshake_queue >= 0):
@@ -376,6 +384,9 @@ class WebSocketServer(Owner):
         self._retry_after = retry_after
         self._backlog = backlog
         self._tls = tls
+        self._unsecured = unsecured
+        self._accepting: list[asyncio.Task[None]] = []
+        self._securing: set[asyncio.Task[None]] = set()
         self._keepalive = keepalive
         self._random = random or Random()  # noqa: S311  # spreads, keeps no secret
         self._pace = None if handshakes_per_second is None else _Pace(handshakes_per_second, handshake_burst, handshake_queue)
@@ -406,11 +417,8 @@ class WebSocketServer(Owner):
     async def start(self) -> str:
         """Listen; returns ``host:port``. Raises ConfigurationError naming the key when that cannot be."""
         loop = asyncio.get_running_loop()
-        timeouts: dict[str, Any] = {} if self._tls is None else {"ssl_handshake_timeout": self._handshake_timeout / self._clock.speed}
         try:
-            self._server = await loop.create_server(
-                self._entrance, self._host, self._port, backlog=self._backlog, ssl=self._tls, start_serving=False, **timeouts
-            )
+            self._server = await loop.create_server(self._entrance, self._host, self._port, backlog=self._backlog, start_serving=False)
         except OSError as error:
             where = address(self._host, self._port)
             raise ConfigurationError(f"{self._key} = {where!r}: cannot listen: {_why(error)}") from error
@@ -418,7 +426,10 @@ class WebSocketServer(Owner):
             watch_line(listening, self._keepalive)
             if self._send_buffer is not None:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
-        await self._server.start_serving()
+        if self._tls is None:
+            await self._server.start_serving()
+        else:
+            self._accepting = [loop.create_task(self._accept(self._listen(one))) for one in self._server.sockets]
         self._stopping = False
         self._keeper = loop.create_task(self._keep())
         host, port = self._server.sockets[0].getsockname()[:2]
@@ -434,6 +445,11 @@ class WebSocketServer(Owner):
         if self._server is not None:
             self._server.close()
             self._server = None
+        for tasks_of_tls in (self._accepting, self._securing):  # in this order: no more come when those who are half in are cut
+            for task in tasks_of_tls:
+                task.cancel()
+            await asyncio.gather(*tasks_of_tls, return_exceptions=True)
+        self._accepting.clear()
         for entrance in tuple(self._halfway):
             entrance.transport.abort()
             entrance.leave()
@@ -456,6 +472,47 @@ class WebSocketServer(Owner):
             tasks = (*tasks, self._keeper)
             self._keeper = None
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ---------------------------------------------------------------------------------------------------------------- TLS
+
+    def secure(self, tls: ssl.SSLContext) -> None:
+        """Certificates and authorities for all who come from now on."""
+        self._tls = tls
+
+    def _listen(self, bound: socket.socket) -> socket.socket:
+        """A socket of ours for one that the loop has bound, and does not serve."""
+        listening = socket.socket(fileno=os.dup(bound.fileno()))
+        listening.setblocking(False)
+        listening.listen(self._backlog)
+        return listening
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with listening:
+            while True:
+                try:
+                    line, peer = await loop.sock_accept(listening)
+                except OSError as error:
+                    log.error("no line can be accepted", extra={"listen": self._key, "reason": error.strerror})
+                    await self._clock.sleep(_EXHAUSTED_PAUSE if error.errno in _EXHAUSTED else 0.0)
+                    continue
+                if len(self._securing) >= self._max_connections:
+                    line.close()
+                    continue
+                task = loop.create_task(self._secured(line, peer[0]))
+                self._securing.add(task)
+                task.add_done_callback(self._securing.discard)
+                await asyncio.sleep(0)  # however many knock, those who are in have their turn
+
+    async def _secured(self, line: socket.socket, peer: str) -> None:
+        """From then on it is as any other."""
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._entrance, line, ssl=self._tls, ssl_handshake_timeout=self._handshake_timeout / self._clock.speed
+            )
+        except OSError as error:  # TLS, a line that ended, or the time that a handshake may take
+            if self._unsecured is not None:
+                self._unsecured(peer, error)
 
     # ---------------------------------------------------------------------------------------------------------- handshake
 

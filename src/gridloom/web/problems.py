@@ -65,6 +65,7 @@ TITLES: Mapping[str, str] = {
     "unsupported": "The device cannot do this",
     "offline": "The device is not connected",
     "too-large": "The request is too large",
+    "too-slow": "The request comes too slowly",
     "unsupported-media-type": "The body must be JSON",
     "device-refused": "The device refused",
     "device-timeout": "The device did not answer in time",

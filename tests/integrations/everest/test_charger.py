@@ -17,6 +17,7 @@ from tests.links.mosquitto import Client, Mosquitto
 
 from gridloom.core.clock import Clock
 from gridloom.core.documents import Space
+from gridloom.core.errors import Offline
 from gridloom.core.hub import Hub
 from gridloom.core.model import Command, CommandState, Transaction, TransactionState
 from gridloom.integrations.everest.charger_simulator import EverestCharger
@@ -125,7 +126,7 @@ async def test_a_session_from_plug_to_receipt(yard: Yard) -> None:
     (transaction,) = await yard.transactions()
     assert transaction.reason == "Local"
     assert transaction.end is not None
-    assert (transaction.data["ocmf"], transaction.data["ocmf_key"]) == ("OCMF|{}|{}", "3059")
+    assert (transaction.data["record"], transaction.data["public_key"]) == ("OCMF|{}|{}", "3059")
     assert transaction.data["cost"] == {"amount": "1.23", "currency": "EUR", "status": "Running"}
     yard.charger.unplug()
 
@@ -166,9 +167,9 @@ async def test_pause_resume_unlock_and_availability(yard: Yard) -> None:
     await yard.order("charge.start")
     assert yard.charger.token == "GUEST"
     assert (await yard.order("charge.pause")).state is CommandState.DONE
-    assert yard.charger.paused
+    assert yard.charger.state == "ChargingPausedEVSE"
     assert (await yard.order("charge.resume")).state is CommandState.DONE
-    assert not yard.charger.paused
+    assert yard.charger.state == "Charging"
     assert (await yard.order("charge.unlock")).state is CommandState.DONE
     assert (await yard.order("charge.availability", available=False)).state is CommandState.DONE
     assert not yard.charger.enabled
@@ -241,6 +242,19 @@ async def test_a_limit_is_said_again_after_a_crash_and_after_everest_was_restart
     await until(lambda: yard.charger.allowed() == 8)
 
 
+async def test_a_limit_that_was_being_lifted_when_the_hub_died_is_lifted(yard: Yard) -> None:
+    await yard.order("charge.limit", current_a=8)
+    await until(lambda: yard.charger.allowed() == 8)
+    await yard.service._brokers[yard.server.url].stop()
+    with pytest.raises(Offline):
+        await yard.service._modules[0]._set_limit(None)  # type: ignore[union-attr]
+    await yard.service.stop()
+    documents = yard.hub.documents
+    await documents.commit([documents.put("limit", "bay 1", b"{}")])  # kept, and not yet said
+    await yard.go()
+    await until(lambda: yard.charger.allowed() is None)
+
+
 async def test_errors_are_alarms_and_those_that_were_cleared_unheard_are_found(yard: Yard) -> None:
     yard.charger.fail("evse_board_support/MREC4OverCurrentFailure", "too much")
     await until(lambda: yard.world.alarms.raised(DEVICE, "fault.other", "yeti/evse_board_support/MREC4OverCurrentFailure") is not None)
@@ -307,6 +321,19 @@ async def test_everest_that_does_not_answer_is_offline_and_orders_are_refused(
     await until(lambda: not yard.world.registry.online(DEVICE))
     await until(lambda: "does not answer" in yard.world.registry.state(DEVICE).reason)
     assert "does not answer" in yard.service.health().reason
+    await yard.close()
+
+
+async def test_an_order_whose_answer_was_lost_with_the_broker_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridloom.integrations.everest.charger.ANSWER", 1.0)
+    own = Mosquitto(tmp_path / "broker")
+    (tmp_path / "hub").mkdir()
+    yard = await Yard(tmp_path / "hub", own).open()
+    await yard.wire.stop()  # EVerest hears nothing more
+    ordering = asyncio.create_task(yard.order("charge.pause"))
+    await asyncio.to_thread(yard.ear.until, "everest_api/1/evse_manager_consumer/api/m2e/pause_charging")
+    own.kill()
+    assert (await ordering).state is CommandState.UNKNOWN
     await yard.close()
 
 

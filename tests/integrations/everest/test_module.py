@@ -219,7 +219,7 @@ async def test_a_transaction_from_start_to_receipt(bench: Bench, stop: Any) -> N
     assert [reading.energy_wh for reading in record.readings][1] == 123_460_000
     kept = await bench.transaction()
     assert kept.state is TransactionState.ENDED
-    assert kept.data["ocmf"] == reply["signed_meter_value"]["signed_meter_data"]
+    assert kept.data["record"] == reply["signed_meter_value"]["signed_meter_data"]
 
 
 async def test_pages_go_up_by_one_and_survive_a_restart(bench: Bench) -> None:
@@ -452,5 +452,5 @@ async def test_no_secret_is_in_what_is_kept_or_said(bench: Bench) -> None:
     lines = [line for line in private.read_text().splitlines() if "-----" not in line]
     await bench.ask("start_transaction", START)
     await bench.ask("stop_transaction", "t1")
-    said = b"".join(payload for _, payload, _ in bench.everest.drained()) + repr(bench.service._modules[0]._signer).encode()
+    said = b"".join(payload for _, payload, _ in bench.everest.drained()) + repr(bench.service.powermeters()[0]._signer).encode()
     assert not [line for line in lines if line.encode() in said]

@@ -221,7 +221,8 @@ class Central:
         self.interval = 300
         self.status = "Accepted"
         self.ids = itertools.count(1)
-        self.replies: dict[str, Any] = {"BootNotification": self.registered, "Heartbeat": lambda _: {"currentTime": now()}}
+        self.replies: dict[str, Any] = {"BootNotification": self.registered, "Heartbeat": lambda _: {"currentTime": self.time()}}
+        self.time: Callable[[], str] = now
         self.told: list[tuple[str, Any]] = []
         """Every CALL of every connection."""
         self.after: Callable[[str], None] = lambda action: None
@@ -235,7 +236,7 @@ class Central:
 
     def registered(self, _: Any = None) -> Any:
         """The answer to a BootNotification."""
-        return {"status": self.status, "currentTime": now(), "interval": self.interval}
+        return {"status": self.status, "currentTime": self.time(), "interval": self.interval}
 
     @property
     def url(self) -> str:

@@ -64,7 +64,7 @@ def copy(root: Path) -> Path:
 def run(root: Path, table: str, number: str | None) -> tuple[int, str]:
     """Exit code and last line of the tests with this number (None: of all) in a copy."""
     command = [sys.executable, "-m", "pytest", str(HERE / f"test_conformance_{table}.py"), "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
-    command += ["--tb=no", "--timeout=60", *(["-k", f"test_{number}_"] if number else [])]
+    command += ["--tb=no", "--timeout=60", *(["-k", f"_{number}_"] if number else [])]
     environment = {**os.environ, "PYTHONPATH": str(root / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=600, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR")) or " passed" in line or " failed" in line]

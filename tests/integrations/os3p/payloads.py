@@ -284,6 +284,8 @@ def tolerated(name: str, flaw: Flaw, payload: dict[str, Any]) -> str | None:
         return _tolerated_word(name, last, value, schema["enum"])
     if "maxLength" in flaw.keywords:
         short = last == "requestId" and len(value) <= 36  # I6
+        if name in ("BootNotification", "StatusNotification"):
+            return "long-text"  # "What users complain about" 5
         return "long-request-id" if short else None
     if schema.get("format") == "date-time" and last in LOCAL_DAYS:
         if is_local_day(value):
@@ -297,9 +299,11 @@ def tolerated(name: str, flaw: Flaw, payload: dict[str, Any]) -> str | None:
 def _tolerated_word(name: str, member: str, value: str, words: list[str]) -> str | None:
     if value.lower() == "idle" and name in ("GetFileStatusNotification", "FirmwareStatusNotification"):
         return "alias"  # I45
+    if (name, member) == ("StatusNotification", "errorCode") and value == "":
+        return "alias"  # I30
     if value.lower() in [word.lower() for word in words] and member != "unit":
         return "letter-case"  # I22
-    return "unknown-word" if name == "MeterValues" else None  # N7, I9, I10
+    return "unknown-word" if name == "MeterValues" or member == "errorCode" else None  # N7, I9, I10; an error of the vendor's own
 
 
 def beside_the_schema(name: str, payload: Any) -> list[tuple[str, Path_]]:

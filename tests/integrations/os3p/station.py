@@ -93,7 +93,8 @@ class Station:
         self.answer = answer
         self.subprotocol = answer.headers.get("sec-websocket-protocol")
         self.replies: dict[str, Any] = {}
-        """What is answered to a CALL of the server by itself: action -> payload, or a list of error code, description, details."""
+        """What is answered to a CALL of the server by itself: action -> payload, or a list of error code, description, details; or what makes one of
+        them from the payload that came, None for no answer."""
         self.asked: list[list[Any]] = []
         self.messages: list[Any] = []
         self.pings = 0
@@ -234,12 +235,14 @@ class Station:
         self.messages.append(message)
         kind, id = message[0], message[1]
         if kind == 2:
-            _, _, action, _ = message
+            _, _, action, payload = message
             if action in self.replies:
                 reply = self.replies[action]
+                if callable(reply):
+                    reply = reply(payload)
                 if isinstance(reply, list):
                     self.error(id, *reply)
-                else:
+                elif reply is not None:
                     self.result(id, reply)
             self.asked.append(message)
         else:

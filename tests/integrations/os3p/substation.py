@@ -11,6 +11,7 @@ from typing import Any
 from tests.integrations.os3p.central_raw import Central, Line, central
 
 from gridloom.core.clock import Clock
+from gridloom.integrations.os3p import simulator
 from gridloom.integrations.os3p.client import Settings, Substation
 from gridloom.integrations.os3p.simulator import Simulated
 
@@ -19,7 +20,12 @@ QUIET = {"MeterValuesInterval": "0", "websocketPingInterval": "0"}
 """Keys of a station that says nothing by itself."""
 
 
-def made(url: str, *, clock: Clock | None = None, folder: Path | None = None, driver: Any = None, keys: dict[str, str] | None = None, **more: Any) -> Substation:
+simulator.INSTALLING = 0.1
+
+
+def made(
+    url: str, *, clock: Clock | None = None, folder: Path | None = None, driver: Any = None, keys: dict[str, str] | None = None, **more: Any
+) -> Substation:
     """Not started yet."""
     clock = clock or Clock()
     settings = Settings(url=url, identity=more.pop("identity", IDENTITY), keys={**QUIET, **(keys or {})}, **more)

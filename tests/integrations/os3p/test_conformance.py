@@ -22,10 +22,10 @@ def numbers(side: str) -> list[str]:
 
 
 def carried(side: str) -> set[str]:
-    """The numbers that tests carry."""
+    """The numbers that tests carry, each one or several."""
     path = HERE / f"test_conformance_{side}.py"
     functions = [node.name for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    return {match[1] for name in functions if (match := re.match(r"test_([A-Z]\d+)_", name))}
+    return {number for name in functions if (match := re.match(r"test_((?:[A-Z]\d+_)+)", name)) for number in match[1].rstrip("_").split("_")}
 
 
 def written() -> list[str]:
@@ -42,10 +42,11 @@ def test_the_checklist_is_whole() -> None:
 
 
 @pytest.mark.parametrize("side", written())
-def test_every_line_has_a_test_and_a_mutation(side: str) -> None:
+def test_every_line_has_a_test_and_if_there_is_a_table_a_mutation(side: str) -> None:
     assert set(numbers(side)) - carried(side) == set(), "without a test"
-    assert carried(side) - set(numbers(side)) == set(), "no line of this side"
-    assert list(tables()[side]) == numbers(side), "a mutation for each line, in the order of the checklist"
+    assert carried(side) <= {number for name in SIDES for number in numbers(name)}, "no line of the checklist"
+    if side in tables():
+        assert list(tables()[side]) == numbers(side), "a mutation for each line, in the order of the checklist"
 
 
 @pytest.mark.parametrize(("number", "mutation"), [pytest.param(*one, id=f"{side} {one[0]}") for side in tables() for one in tables()[side].items()])
@@ -61,5 +62,5 @@ def test_the_page_says_that_all_have_passed() -> None:
     for side in written():
         part = page.partition(titles[side])[2].partition("\n## ")[0]
         rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in part.splitlines() if re.match(r"\| [A-Z]\d", line)]
-        assert [row[0] for row in rows] == numbers(side)
+        assert {row[0] for row in rows} == {*numbers(side), *carried(side)}
         assert {row[-1] for row in rows} == {"passed"}, "run .venv/bin/python docs/generate.py --run"

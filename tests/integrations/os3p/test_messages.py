@@ -14,7 +14,7 @@ from gridloom.codecs.ocppj import ErrorCode
 from gridloom.core.errors import InvalidInput
 from gridloom.integrations.os3p import messages
 from gridloom.integrations.os3p.errors import PayloadRefused, RefusedInBody
-from gridloom.integrations.os3p.reading import MOST_OF_A_KIND, Kind, Read, read, write
+from gridloom.integrations.os3p.reading import LONGEST_TEXT, MOST_OF_A_KIND, Kind, Read, read, write
 
 # The seven examples that break the schema, and the line of FACTS that says what to do (I5 three times: no offset).
 BROKEN = {
@@ -243,6 +243,54 @@ def test_I30_an_empty_text_for_a_contactor_is_no_contactor_at_all() -> None:
     assert (refused.value.error_code, refused.value.path) == (ErrorCode.TYPE_CONSTRAINT_VIOLATION, "$.contactorId")
 
 
+def test_I30_an_empty_error_code_names_no_error() -> None:
+    found = reading("StatusNotification", {"status": "Faulted", "errorCode": ""})
+    assert (found.message.errorCode, told(found)) == ("NoError", [(Kind.ALIAS, "$.errorCode")])
+
+
+def test_an_error_code_that_no_list_has_is_kept() -> None:
+    payload = {"status": "Faulted", "errorCode": "FireAlarm", "info": "hall 2", "test": True}
+    found = reading("StatusNotification", payload)
+    assert (msgspec.to_builtins(found.message), told(found)) == (payload, [(Kind.UNKNOWN, "$.errorCode")])
+    with pytest.raises(PayloadRefused) as refused:
+        reading("StatusNotification", payload, strict=True)
+    assert (refused.value.error_code, refused.value.path) == (ErrorCode.PROPERTY_CONSTRAINT_VIOLATION, "$.errorCode")
+    endless = reading("StatusNotification", payload | {"errorCode": "x" * 5_000}).message
+    assert endless.errorCode == "x" * LONGEST_TEXT
+
+
+@pytest.mark.parametrize(
+    ("name", "member", "longest"),
+    [
+        ("BootNotification", "vendor", 20),
+        ("BootNotification", "model", 20),
+        ("BootNotification", "stationNumber", 10),
+        ("BootNotification", "serialNumber", 25),
+        ("BootNotification", "firmwareVersion", 50),
+        ("BootNotification", "iccid", 20),
+        ("BootNotification", "imsi", 20),
+        ("StatusNotification", "info", 128),
+        ("StatusNotification", "vendorId", 128),
+        ("StatusNotification", "vendorErrorCode", 64),
+    ],
+)
+def test_a_text_that_is_too_long_is_kept_and_told(name: str, member: str, longest: int) -> None:
+    """FACTS, "What users complain about" 5."""
+    payload = (BOOT if name == "BootNotification" else {"status": "Faulted", "errorCode": "FireAlarm"}) | {member: "é" * longest}
+    others = told(reading(name, payload))
+    for length, kept in ((longest + 1, longest + 1), (LONGEST_TEXT + 1, LONGEST_TEXT), (200_000, LONGEST_TEXT)):
+        long = payload | {member: "é" * length}
+        found = reading(name, long)
+        assert msgspec.to_builtins(found.message) == long | {member: "é" * kept}
+        assert sorted(told(found)) == sorted([*others, (Kind.LONG_TEXT, f"$.{member}")])
+        with pytest.raises(PayloadRefused) as refused:
+            reading(name, long | ({} if name == "BootNotification" else {"errorCode": "NoError"}), strict=True)
+        assert (refused.value.error_code, refused.value.path) == (ErrorCode.PROPERTY_CONSTRAINT_VIOLATION, f"$.{member}")
+        with pytest.raises(InvalidInput) as invalid:
+            write(found.message)
+        assert f"$.{member}" in [fault.path for fault in invalid.value.faults]
+
+
 @pytest.mark.parametrize(("kind", "needed"), [("Absolute", "time"), ("Sunset", "offset"), ("Sunrise", "offset")])
 def test_I34_a_bound_without_what_it_needs_is_told(kind: str, needed: str) -> None:
     payload = profile(daySchedule=[{"start": {"kind": kind}, "end": {"kind": "Absolute", "time": "01:00:00", "offset": 1}}])
@@ -329,7 +377,7 @@ def test_an_odd_member_name_is_named_as_it_came() -> None:
         ("OverrideStreetlight", {"action": "Blink"}, ErrorCode.PROPERTY_CONSTRAINT_VIOLATION, "$.action"),
         ("OverrideStreetlight", {"action": "On", "contactorId": 5}, ErrorCode.PROPERTY_CONSTRAINT_VIOLATION, "$.contactorId"),
         ("OverrideStreetlight", {"action": "On", "contactorId": 1.0}, ErrorCode.TYPE_CONSTRAINT_VIOLATION, "$.contactorId"),
-        ("BootNotification", BOOT | {"vendor": "x" * 21}, ErrorCode.PROPERTY_CONSTRAINT_VIOLATION, "$.vendor"),
+        ("GetFileStatusNotification", {"status": "None", "requestId": "x" * 37}, ErrorCode.PROPERTY_CONSTRAINT_VIOLATION, "$.requestId"),
         ("SetStreetlightProfile", PROFILE | {"streetlightProfiles": []}, ErrorCode.OCCURENCE_CONSTRAINT_VIOLATION, "$.streetlightProfiles"),
         ("SetStreetlightProfile", profile(daySchedule=[]), ErrorCode.OCCURENCE_CONSTRAINT_VIOLATION, "$.streetlightProfiles[0].daySchedule"),
         ("GetFile", {"fileType": "Syslog", "location": "/tmp"}, ErrorCode.PROPERTY_CONSTRAINT_VIOLATION, "$.location"),

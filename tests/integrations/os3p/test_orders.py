@@ -401,19 +401,20 @@ async def test_a_simple_order_that_is_given_up_is_cancelled() -> None:
         await asyncio.wait_for(execute(order("device.reset"), call), 0.01)
 
 
-async def test_what_was_written_can_be_verified_before_the_lights_are_resumed() -> None:
+async def test_what_was_written_is_verified_when_the_lights_are_resumed() -> None:
     def verify(contactor: int, profiles: Any) -> Steps:
         response = yield next(conversation(order("light.schedule.get", contactor=contactor, date="2026-01-01")))
-        if response.daySchedule:
-            raise DeviceError(f"not what {len(profiles)} profiles mean")
+        return f"{len(response.daySchedule)} periods of {len(profiles)} profiles"
 
     effective = {"contactorId": 1, "daySchedule": []}
-    station = Station(ACCEPTED, ACCEPTED, ACCEPTED, effective)
-    await execute(schedule([1, 2, 3, 4]), station.call, SMALL, verify=verify)
-    assert station.actions[3:] == ["GetEffectiveStreetlightDaySchedule", "ResumeStreetlight"]
-    station = Station(ACCEPTED, {**effective, "daySchedule": [{"start": "20:00:00", "end": "21:00:00"}]})
-    with pytest.raises(DeviceError, match="not what 1 profiles mean"):
+    station = Station(ACCEPTED, ACCEPTED, ACCEPTED, ACCEPTED, effective)
+    result = await execute(schedule([1, 2, 3, 4]), station.call, SMALL, verify=verify)
+    assert station.actions[3:] == ["ResumeStreetlight", "GetEffectiveStreetlightDaySchedule"]
+    assert result == {"status": "Accepted", "messages": 2, "profiles": 4, "verification": "0 periods of 4 profiles"}
+    station = Station({"status": "Rejected"})
+    with pytest.raises(DeviceError):
         await execute(schedule([1]), station.call, verify=verify)
+    assert station.actions == ["SetStreetlightProfile"]
 
 
 async def test_a_profile_is_refused_by_its_path_before_anything_is_sent() -> None:

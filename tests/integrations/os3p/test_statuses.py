@@ -82,6 +82,20 @@ def test_an_error_raises_its_alarm_and_the_station_is_faulted(code: str) -> None
     assert raised == set()
 
 
+def test_an_error_code_of_the_vendors_own_is_an_alarm_with_the_code_as_subject() -> None:
+    raised: set[Alarm] = set()
+    fault, station = told(raised, errorCode="FireAlarm", info="hall 2")
+    assert (fault.kind, fault.state, fault.subject, fault.message) == ("fault.other", EventState.RAISED, "FireAlarm", "FireAlarm: hall 2")
+    assert fault.data["code"] == "FireAlarm"
+    assert shown([station]) == [(FAULTED, "", "raised")]
+    assert shown(told(raised, errorCode="Siren", test=True)) == [("fault.other", "test:Siren", "raised")]
+    assert shown(told(raised, status="Ok")) == [
+        ("fault.other", "FireAlarm", "cleared"),
+        ("fault.other", "test:Siren", "cleared"),
+        (FAULTED, "", "cleared"),
+    ]
+
+
 @pytest.mark.parametrize("text", STRINGS)
 @pytest.mark.parametrize("spell", [str, str.upper, lambda text: f"  {text} "])
 def test_n12_a_fixed_string_ends_its_alarm_and_no_other(text: str, spell: Any) -> None:

@@ -12,8 +12,15 @@ HELP = "EVerest: any meter as a powermeter module, over MQTT"
 
 
 def build(section: Section, hub: Hub) -> Parts:
-    """The brokers and the modules on them."""
+    """The brokers with the modules on them; for a demo in which none is configured, a simulated EVerest without a broker."""
     from gridloom.core.hub import Parts
+
+    if hub.simulate and not (section.powermeter or section.charger):
+        from gridloom.integrations.everest.demonstration import Demonstration
+
+        return Parts(simulators=(Demonstration(hub),))
+    from gridloom.integrations.everest.api import operations
     from gridloom.integrations.everest.link import ApiModules
 
-    return Parts(services=(ApiModules(section, hub),))
+    modules = ApiModules(section, hub)
+    return Parts(operations=operations(modules, hub.accounts), services=(modules,))

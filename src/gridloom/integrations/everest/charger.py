@@ -11,13 +11,13 @@ import logging
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from gridloom.core import ids, verbs
-from gridloom.core.errors import DeviceError, DeviceTimeout, GridloomError, NotFound, Offline, Refused
+from gridloom.core.errors import DeviceError, DeviceTimeout, GridloomError, NotFound, Offline, Refused, Unanswered
 from gridloom.core.events import new_event
 from gridloom.core.hub import Hub
 from gridloom.core.model import Command, Device, DeviceKind, Event, EventState, MeterReading, ReadingType, Transaction
@@ -250,6 +250,8 @@ class Charger:
                     await act(said)
                 except GridloomError as error:
                     log.warning("everest: could not be recorded", extra={"device": self.id, "reason": error.message})
+                except Exception:  # one message must not end the hearing of all that follow
+                    log.exception("everest: a message of a charger could not be kept", extra={"device": self.id})
 
     def _hear_heartbeat(self, topic: str, payload: bytes) -> None:
         try:
@@ -342,7 +344,7 @@ class Charger:
         await self._hub.transactions.begin(
             Transaction(
                 id="", device=self.id, key=said.uuid, started=mapping.moment(said.timestamp) or now, location=self._subject, identification=token,
-                begin=mapping.meter_reading(self.id, began.meter_value, now), data=self._signed("ocmf_begin", began.signed_meter_value),
+                begin=mapping.meter_reading(self.id, began.meter_value, now), data=self._signed("begin_", began.signed_meter_value),
             ),
             events=events,
         )  # fmt: skip
@@ -350,7 +352,7 @@ class Charger:
     async def _finish(self, said: wire.SessionEvent, ended: wire.TransactionFinished, events: Sequence[Event]) -> None:
         now = self._hub.clock.now()
         time = mapping.moment(said.timestamp) or now
-        data = self._signed("ocmf_begin", ended.start_signed_meter_value) | self._signed("ocmf", ended.signed_meter_value)
+        data = self._signed("begin_", ended.start_signed_meter_value) | self._signed("", ended.signed_meter_value)
         end = mapping.meter_reading(self.id, ended.meter_value, now)
         reason = "" if isinstance(ended.reason, UnsetType) else ended.reason
         for _ in range(2):
@@ -362,12 +364,12 @@ class Charger:
             else:
                 return
 
-    def _signed(self, name: str, value: SignedMeterValue | UnsetType) -> dict[str, Any]:
+    def _signed(self, which: Literal["", "begin_"], value: SignedMeterValue | UnsetType) -> dict[str, Any]:
         """A signed record of the charger's own meter, as ``gridloom ocmf export`` finds it."""
         if isinstance(value, UnsetType) or value.encoding_method.upper() != "OCMF" or not value.signed_meter_data:
             return {}
         key = self._key if isinstance(value.public_key, UnsetType) or not value.public_key else value.public_key
-        return {name: value.signed_meter_data} | ({f"{name}_key": key} if key else {})
+        return {f"{which}record": value.signed_meter_data} | ({f"{which}public_key": key} if key else {})
 
     async def _lose_others(self, key: str | None) -> None:
         """Transactions whose end we did not hear, and that cannot run any more."""
@@ -413,7 +415,7 @@ class Charger:
     # -------------------------------------------------------------------------------------------------------------- asking
 
     async def _ask(self, type: str, what: str, kind: type[T], payload: object = UNSET) -> T:
-        """One request and its reply. Raises Offline, DeviceTimeout, DeviceError for a reply that is none."""
+        """One request and its reply. Raises Offline, DeviceTimeout, Unanswered, DeviceError for a reply that is none."""
         name = uuid.uuid4().hex
         tail = f"e2m/{what}/{name}"
         request: dict[str, Any] = {"headers": {"replyTo": f"everest_api/1/{type}/{self._modules[type]}/{tail}"}}
@@ -425,7 +427,8 @@ class Charger:
             self._send(type, what, request)
             said = await self._hub.clock.wait_for(answer, ANSWER)
         except TimeoutError:
-            raise DeviceTimeout(f"{self.id}: EVerest's module {self._modules[type]!r} has not answered {what} within {ANSWER:g} s") from None
+            words = f"{self.id}: EVerest's module {self._modules[type]!r} has not answered {what} within {ANSWER:g} s"
+            raise (DeviceTimeout(words) if self._wire.connected else Unanswered(f"{words}, and the broker is gone")) from None
         finally:
             del self._asked[name]
         try:
@@ -516,14 +519,17 @@ class Charger:
         await self._set_limit(None)
 
     async def _set_limit(self, limit: Limit | None) -> None:
-        """Keep it, then say it: what may be in force at the charger is known also after a crash."""
+        """Keep it, then say it: what may be in force at the charger is known also after a crash. None lifts it. Raises Offline."""
+        if not self._wire.connected:
+            raise Offline(f"{self.id}: the broker is not connected")
+        now = self._hub.clock.now()
+        over = limit is None or (limit.until is not None and limit.until <= now)
+        wanted = Limit() if limit is None or over else limit  # one without values, said again after a crash, lifts what was there
         documents, name = self._hub.documents, self.settings.name
-        if limit is not None:
-            await documents.commit([documents.put("limit", name, msgspec.json.encode(limit))])
-            self._limit = limit
-        ended = limit is not None and limit.until is not None and limit.until <= self._hub.clock.now()
-        self._send(LIMITS, "set_external_limits", mapping.schedule(None if ended else limit, self._hub.clock.now()))
-        if limit is None or ended:
+        await documents.commit([documents.put("limit", name, msgspec.json.encode(wanted))])
+        self._limit = wanted
+        self._send(LIMITS, "set_external_limits", mapping.schedule(wanted, now))
+        if over:
             self._limit = None
             await documents.commit([documents.delete("limit", name)])
 

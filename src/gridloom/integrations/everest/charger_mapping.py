@@ -191,15 +191,12 @@ class Limit(msgspec.Struct, frozen=True, omit_defaults=True):
     until: int | None = None
 
 
-def schedule(limit: Limit | None, now: int) -> wire.ExternalLimits:
-    """What EVerest is told. A limit that ends has its end in the schedule, so that it ends although the hub may die; None lifts it."""
-    nothing = wire.Limits()
-    if limit is None:
-        return wire.ExternalLimits(schedule_import=(wire.ScheduleEntry(timestamp=timestamp(now), limits_to_root=nothing),))
+def schedule(limit: Limit, now: int) -> wire.ExternalLimits:
+    """What EVerest is told; a Limit without values lifts. One that ends has its end in the schedule, so that it ends although the hub may die."""
     limits = wire.Limits(ac_max_current_A=_limited(limit.current_a), total_power_W=_limited(limit.power_w), ac_max_phase_count=_limited(limit.phases))
     entries = [wire.ScheduleEntry(timestamp=timestamp(now), limits_to_root=limits)]
     if limit.until is not None:
-        entries.append(wire.ScheduleEntry(timestamp=timestamp(limit.until), limits_to_root=nothing))
+        entries.append(wire.ScheduleEntry(timestamp=timestamp(limit.until), limits_to_root=wire.Limits()))
     return wire.ExternalLimits(schedule_import=tuple(entries))
 
 

@@ -56,6 +56,7 @@ class EverestCharger:
         self.paused = False
         self.energy = energy
         """Wh that the charger's own meter counted."""
+        self._begun = energy
         self.limits = _NO_LIMIT
         self.errors: dict[str, words.ErrorObject] = {}
         self.checks = dict.fromkeys((MANAGER, LIMITS, TOKENS, AUTHORIZATION, ERRORS, COSTS, SESSION_COST), 0)
@@ -116,6 +117,11 @@ class EverestCharger:
         self._event("SessionFinished")
         self.session, self.token = "", ""
         self.tell_state()
+
+    def present(self, card: str) -> None:
+        """Somebody holds a card to the reader; it is known."""
+        tag = words.IdToken(value=card, type="ISO14443")
+        self._take(words.ProvidedIdToken(id_token=tag, authorization_type="RFID", prevalidated=True))
 
     def fail(self, kind: str, message: str) -> None:
         """Something is wrong with the charger."""
@@ -186,7 +192,7 @@ class EverestCharger:
             MANAGER,
             "session_info",
             {
-                "state": self.state, "charged_energy_wh": round(self.energy), "discharged_energy_wh": 0, "session_duration_s": 0,
+                "state": self.state, "charged_energy_wh": round(self.energy - self._begun), "discharged_energy_wh": 0, "session_duration_s": 0,
                 "latest_total_w": round(PHASES * VOLTS * self.current()), "timestamp": timestamp(self._clock.now()),
             },
         )  # fmt: skip
@@ -259,7 +265,7 @@ class EverestCharger:
         """A transaction begins when there are a car and somebody who pays."""
         if not (self.plugged and self.token and self.enabled) or self.transaction:
             return
-        self.transaction, self.paused = True, False
+        self.transaction, self.paused, self._begun = True, False, self.energy
         tag = words.ProvidedIdToken(id_token=words.IdToken(value=self.token, type="Central"), authorization_type="OCPP")
         self._event("TransactionStarted", transaction_started=words.TransactionStarted(meter_value=self.meter(), id_tag=tag))
         self._tell(f"transaction {self.session} begins at {self.energy:.0f} Wh")

@@ -11,14 +11,14 @@ from typing import Protocol
 
 from gridloom.core import subjects
 from gridloom.core.clock import Clock
-from gridloom.core.errors import ConfigurationError, GridloomError
+from gridloom.core.errors import ConfigurationError, Conflict, GridloomError, NotFound
 from gridloom.core.events import new_event
 from gridloom.core.hub import Health, Hub
 from gridloom.core.model import EventState
 from gridloom.integrations.everest import keys
 from gridloom.integrations.everest.charger import Charger
 from gridloom.integrations.everest.config import BrokerUrl, Powermeter, Section
-from gridloom.integrations.everest.keys import Keyring, Signer
+from gridloom.integrations.everest.keys import Keyring, PublicKey, Signer
 from gridloom.integrations.everest.module import Module, Wire
 from gridloom.links import mqtt
 from gridloom.links.mqtt import Mqtt
@@ -62,6 +62,7 @@ class ApiModules:
         self._section = section
         self._hub = hub
         self._random = random or Random()  # noqa: S311  back-off, no secret
+        self._keyring = Keyring(hub.data_dir / "keys")
         self._connect = connect or self._mqtt
         self._brokers: dict[str, Connection] = {}
         self._modules: list[Module | Charger] = []
@@ -71,10 +72,9 @@ class ApiModules:
 
     async def start(self) -> Mapping[str, str]:
         """Make the keys, follow the meters, begin to connect. Raises ConfigurationError: a key, a certificate, a meter without an energy register."""
-        keyring = Keyring(self._hub.data_dir / "keys")
         self._brokers, self._modules, self._begun = {}, [], self._hub.clock.monotonic()
         for index, meter in enumerate(self._section.powermeter):
-            signer = _signer(keyring, meter, f"[[everest.powermeter]] number {index + 1}")
+            signer = _signer(self._keyring, meter, f"[[everest.powermeter]] number {index + 1}")
             self._modules.append(Module(meter, self._prefix(meter.prefix), signer, self._broker(meter.broker), self._hub))
         for charger in self._section.charger:
             self._modules.append(Charger(charger, self._prefix(charger.prefix), self._broker(charger.broker), self._hub))
@@ -115,6 +115,27 @@ class ApiModules:
         reasons = [f"{shown}: {broker.reason}" for shown, broker in self._shown() if not broker.connected]
         reasons += [f"{module.id}: {module.reason}" for module in self._modules if module.reason]
         return Health(not reasons, "; ".join(reasons))
+
+    # ------------------------------------------------------------------------------------------------------------- keys
+
+    def powermeters(self) -> list[Module]:
+        """Those of the configuration."""
+        return [one for one in self._modules if isinstance(one, Module)]
+
+    def former(self, name: str) -> list[PublicKey]:
+        """Every public key that a module had before."""
+        mine = {one.public_key.fingerprint for one in self.powermeters() if one.name == name}
+        return [key for fingerprint, key in self._keyring.publics(name).items() if fingerprint not in mine]
+
+    async def rotate(self, name: str) -> None:
+        """A new key from now on. Raises Conflict when the key is the owner's own file, NotFound."""
+        for one in self.powermeters():
+            if one.name == name:
+                if one.settings.signing_key_file is not None:
+                    raise Conflict(f"the key of {name!r} is {one.settings.signing_key_file}: put another file there and start the hub again")
+                await one.sign_with(await asyncio.to_thread(self._keyring.rotate, name))
+                return
+        raise NotFound(f"there is no powermeter {name[:60]!r}")
 
     # --------------------------------------------------------------------------------------------------------- details
 

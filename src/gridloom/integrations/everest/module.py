@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -26,7 +26,7 @@ from gridloom.core.registry import Link
 from gridloom.core.subjects import DeviceState, Told
 from gridloom.integrations.everest import mapping, messages, ocmf
 from gridloom.integrations.everest.config import Powermeter
-from gridloom.integrations.everest.keys import Signer
+from gridloom.integrations.everest.keys import PublicKey, Signer
 from gridloom.integrations.everest.messages import SignedMeterValue, StartTransactionReply, StartTransactionRequest, StopTransactionReply
 from gridloom.integrations.everest.misunderstood import Misunderstood
 from gridloom.links.mqtt import Handler
@@ -39,6 +39,8 @@ SOON = 10.0
 """Seconds of ``max_age`` up to which a meter is so quick that one value may bound both ends of a transaction."""
 REQUESTS = 100
 """Requests that wait for their turn; beyond, they are refused at once."""
+REFUSALS = 100
+"""Ids of transactions that were refused, and are remembered as such."""
 LONGEST = 65_536
 """Bytes of a request; EVerest's own are below 2,000."""
 _GAP = 5.0
@@ -128,6 +130,32 @@ class Module:
         self._lost = self._hub.alarms.raised(self.id, "powermeter.lost") is not None
         await self._remember_key()
         await self._remember_values()
+
+    @property
+    def name(self) -> str:
+        """The module_id."""
+        return self.settings.module_id
+
+    @property
+    def meter(self) -> str:
+        """The device that is its meter."""
+        return self.settings.device
+
+    @property
+    def public_key(self) -> PublicKey:
+        """Of the key that signs now."""
+        return self._signer.public
+
+    async def sign_with(self, signer: Signer) -> None:
+        """Another key from now on: told, and handed to EVerest. A record that is being made is finished first."""
+        async with self._lock:
+            self._signer = signer
+            await self._remember_key()
+            attributes = {"public_key": signer.public.hex}
+            gateway = Device(id=self.id, integration="everest", identity=self.settings.module_id, kind=DeviceKind.GATEWAY, attributes=attributes)
+            await self._hub.registry.register(gateway)
+            self._echoed = False
+            self._send_key()
 
     async def _remember_key(self) -> None:
         """Tell once when another key signs than before."""
@@ -220,10 +248,14 @@ class Module:
     def _silence(self) -> str:
         """Why nothing can be told of the meter now, or empty."""
         if self._refused_by_owner():
-            return f"the owner of {self.settings.device} refused that its readings leave the hub"
+            return f"the owner of {self.meter} refused that its readings leave the hub"
         if self._values.register(self._oldest()) is not None:
             return ""
-        return self.missing() or f"{self.settings.device} has not told its energy register for {self.settings.max_age:g} s"
+        try:
+            self._meter()
+        except NotFound:
+            return f"the hub does not know {self.meter} yet; it has not told its energy register"
+        return self.missing() or f"{self.meter} has not told its energy register for {self.settings.max_age:g} s"
 
     def _refused_by_owner(self) -> bool:
         return self.settings.device in self._hub.registry.refusing()
@@ -339,6 +371,14 @@ class Module:
             if known[0].state is TransactionState.RUNNING:  # asked again: an answer was lost
                 return self._started(known[0])
             raise Failed(f"transaction {key!r} is {known[0].state.value} already")
+        try:
+            return await self._begin(request)
+        except GridloomError:
+            await self._remember_refusal(key)
+            raise
+
+    async def _begin(self, request: StartTransactionRequest) -> StartTransactionReply:
+        key = request.transaction_id
         running = await self._hub.transactions.current(self.id)
         if running is not None:
             raise Failed(f"transaction {running.key!r} runs; stop it first")
@@ -352,7 +392,7 @@ class Module:
         writes: list[Write] = []
         record, page, write = await self._record(meter, request, [begin])  # also when it is not handed out: a fault is told now, not at the stop
         if self.settings.records == "two":
-            data |= {"ocmf_begin": record, "ocmf_begin_page": page, "ocmf_begin_key": self._signer.public.hex, "notice": ocmf.NOTICE}
+            data |= {"begin_record": record, "begin_page": page, "begin_public_key": self._signer.public.hex, "notice": ocmf.NOTICE}
             writes.append(write)
         event = new_event("transaction.started", self.id, self._hub.clock, subject=key, data={"transaction": key, "meter": self.settings.device})
         transaction = await self._hub.transactions.begin(
@@ -378,7 +418,7 @@ class Module:
             status="OK",
             transaction_min_stop_time=unset if shortest is None else mapping.timestamp(transaction.started + int(shortest * 1_000_000)),
             transaction_max_stop_time=unset if longest is None else mapping.timestamp(transaction.started + int(longest * 1_000_000)),
-            signed_meter_value=self._signed(transaction, "ocmf_begin") or unset,
+            signed_meter_value=self._signed(transaction, "begin_") or unset,
         )
 
     async def _stop(self, payload: bytes) -> StopTransactionReply:
@@ -389,34 +429,46 @@ class Module:
                 return StopTransactionReply(status="OK")
             return self._stopped(await self._end(running))
         found = await self._hub.transactions.find(device=self.id, key=key, limit=1)
+        if not found and key in await self._refusals():
+            raise Failed(f"transaction {key!r} did not begin here", "NOT_SUPPORTED")
         if not found:
             return await self._last(key)
         if found[0].state is TransactionState.ENDED:
             return self._stopped(found[0])
         return self._stopped(await self._end(found[0]))
 
+    async def _refusals(self) -> list[str]:
+        document = await self._hub.documents.get("refused", self.settings.module_id)
+        return [] if document is None else msgspec.json.decode(document.body, type=list[str])
+
+    async def _remember_refusal(self, key: str) -> None:
+        """EVerest charges on without us, and may ask at the end all the same: it must not be given the record of another."""
+        keys = [*(one for one in await self._refusals() if one != key), key][-REFUSALS:]
+        await self._hub.documents.commit([self._hub.documents.put("refused", self.settings.module_id, msgspec.json.encode(keys))])
+
     async def _last(self, key: str) -> StopTransactionReply:
         """The last record for an id that we do not know (FACTS 2.7), with a word that it is another's."""
         last = await self._hub.transactions.last(self.id)
-        if last is None or "ocmf" not in last.data:
+        if last is None or "record" not in last.data:
             raise Failed(f"transaction {key!r} is not known, and there is no record of another")
         reply = self._stopped(last)
         return msgspec.structs.replace(reply, error=f"transaction {key!r} is not known; this is the last record, of {last.key!r}")
 
     def _stopped(self, transaction: Transaction) -> StopTransactionReply:
-        record = self._signed(transaction, "ocmf")
+        record = self._signed(transaction, "")
         if record is None:
             raise Failed(f"transaction {transaction.key!r} ended without a record: {transaction.reason or 'no reason is known'}")
         return StopTransactionReply(
-            status="OK", signed_meter_value=record, start_signed_meter_value=self._signed(transaction, "ocmf_begin") or msgspec.UNSET
+            status="OK", signed_meter_value=record, start_signed_meter_value=self._signed(transaction, "begin_") or msgspec.UNSET
         )
 
-    def _signed(self, transaction: Transaction, name: str) -> SignedMeterValue | None:
-        record = transaction.data.get(name)
+    def _signed(self, transaction: Transaction, which: Literal["", "begin_"]) -> SignedMeterValue | None:
+        """The record of the end, or of the begin if that was signed by itself."""
+        record = transaction.data.get(f"{which}record")
         if record is None:
             return None
-        moment = transaction.started if name == "ocmf_begin" else transaction.ended or transaction.started
-        return mapping.signed(record, transaction.data[f"{name}_key"], moment)
+        moment = transaction.started if which else transaction.ended or transaction.started
+        return mapping.signed(record, transaction.data[f"{which}public_key"], moment)
 
     async def _end(self, transaction: Transaction) -> Transaction:
         """Take the register, sign, keep, and only then hand out. Raises Failed; the transaction does not block the next one."""
@@ -428,8 +480,8 @@ class Module:
         boundaries = [mapping.Boundary(begin, "B", transaction.data["clock"]), end]
         request = mapping.found_again(transaction.data["request"])
         for _ in range(3):
-            record, page, write = await self._record(meter, request, boundaries[1:] if "ocmf_begin" in transaction.data else boundaries)
-            signed = {"ocmf": record, "ocmf_page": page, "ocmf_key": self._signer.public.hex, "notice": ocmf.NOTICE}
+            record, page, write = await self._record(meter, request, boundaries[1:] if "begin_record" in transaction.data else boundaries)
+            signed = {"record": record, "page": page, "public_key": self._signer.public.hex, "notice": ocmf.NOTICE}
             told = {"transaction": transaction.key, "page": page}
             event = new_event("transaction.ended", self.id, self._hub.clock, subject=transaction.key, data=told)
             try:

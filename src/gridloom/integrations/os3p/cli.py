@@ -428,3 +428,9 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]], none: str =
 def _plain(text: str) -> str:
     """What a station says must not steer a terminal."""
     return "".join(character if character.isprintable() else "�" for character in text)
+
+
+from gridloom.integrations.os3p import substation_cli  # noqa: E402  # verbs with a file of their own
+
+app.command()(substation_cli.substation)
+sim = substation_cli.sim

@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime, time, timedelta
 from pathlib import Path
 from random import Random
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 from zlib import crc32
 from zoneinfo import ZoneInfo
@@ -30,9 +30,8 @@ from gridloom.codecs import ocppj
 from gridloom.codecs.ocppj import ErrorCode
 from gridloom.core import ids
 from gridloom.core.clock import Clock, from_datetime, rfc3339, to_datetime
-from gridloom.core.errors import DeviceTimeout, FieldFault, GridloomError, InvalidInput, Offline, Refused
-from gridloom.core.hub import Health
-from gridloom.core.settings import Secret
+from gridloom.core.errors import DeviceTimeout, FieldFault, GridloomError, InvalidInput, Offline, Refused, Unanswered
+from gridloom.core.settings import Secret, masked
 from gridloom.integrations.os3p import keys, messages, schedule, sun
 from gridloom.integrations.os3p.contactors import Contactors, cleared
 from gridloom.integrations.os3p.driver import PATIENCE, Driver
@@ -51,6 +50,9 @@ from gridloom.links.calls import CallRefused, Calls
 from gridloom.links.files import ANYBODY, Trust
 from gridloom.links.websocket_client import ClientConnection, ConnectFailed, HandshakeRefused, connect
 from gridloom.links.websocket_link import GOING_AWAY, INTERNAL, OK, PROTOCOL_ERROR
+
+if TYPE_CHECKING:
+    from gridloom.core.hub import Health
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keys: Mapping[str, str] = {}
     call_timeout: float = 30.0
     max_message: int = 1_048_576
+
+    def __repr__(self) -> str:
+        return f"Settings({masked(self.url)}, {self.identity!r})"  # a URL may carry credentials
 
 
 def connection_url(endpoint: str, identity: str) -> str:
@@ -179,7 +184,6 @@ class Substation:
     async def start(self) -> Mapping[str, str]:
         """Begin. Raises ConfigurationError when the folder cannot be used."""
         self.vault = Vault(self.folder)
-        self._build()
         self._over.clear()
         self._main = asyncio.create_task(self._run(), name=self.name)
         return {}
@@ -202,6 +206,8 @@ class Substation:
 
     def health(self) -> Health:
         """Well while it is registered and nothing is wrong with it."""
+        from gridloom.core.hub import Health  # an RTU has no hub, and no memory for it
+
         if self.alarms:
             return Health(False, "; ".join(f"{name}: {text}" for name, text in sorted(self.alarms.items())))
         return Health(self._registered.is_set(), "" if self._registered.is_set() else "not registered with its Central System")
@@ -243,6 +249,7 @@ class Substation:
 
     async def _live(self) -> None:
         """From a start to a reset or to the end."""
+        self._build()
         await self.driver.start(self.changed)
         self._restore()
         loops = (self._watch(), self._connected_for_ever(), self._deliver(), self._beat_for_ever(), self._measure_for_ever())
@@ -251,9 +258,9 @@ class Substation:
         self.firmware.resume()
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            await self._say_goodbye()
             for task in done:
                 task.result()
+            await self._say_goodbye()
         finally:
             self.uploads.stop()
             self.firmware.stop()
@@ -302,8 +309,13 @@ class Substation:
         """Wait for news, at most so long; then there are none."""
         if seconds > 0:
             with suppress(TimeoutError):
-                await self.clock.wait_for(event.wait(), min(seconds, DAY))
+                await self._within(min(seconds, DAY), event.wait())
         event.clear()
+
+    async def _within(self, seconds: float | None, work: Awaitable[T]) -> T:
+        """Raises TimeoutError. No task is made for it, and no cancellation is lost, which wait_for of Python 3.11 may do."""
+        async with asyncio.timeout(None if seconds is None else seconds / self.clock.speed):
+            return await work
 
     # ----------------------------------------------------------------------------------------------------------- connection
 
@@ -372,7 +384,20 @@ class Substation:
     def _is_known(self) -> bool:
         """Whether what we would say was accepted already (B13 to B16)."""
         accepted = self.vault.state.accepted
-        return accepted is not None and accepted.boot == self.driver.identity() and accepted.url == ids.digest(self.settings.url)
+        return accepted is not None and accepted.boot == self.about() and accepted.url == ids.digest(self.settings.url)
+
+    def about(self) -> messages.BootNotification:
+        """What the station is now; where the driver cannot say it, what it was."""
+        try:
+            found = self.driver.identity()
+            write(found)
+        except Exception as error:  # noqa: BLE001  # the owner's code may raise anything
+            accepted = self.vault.state.accepted
+            found = Driver().identity() if accepted is None else accepted.boot
+            self.alarm("identity", f"{type(error).__name__}: {error}"[:200])
+        else:
+            self.alarm("identity", "")
+        return found
 
     def first_boot(self) -> None:
         """After new firmware: connect and register as the first time (B13)."""
@@ -389,11 +414,11 @@ class Substation:
         pause: float | None = None
         while True:
             with suppress(TimeoutError):
-                await self.clock.wait_for(session.boot_due.wait(), pause)
+                await self._within(pause, session.boot_due.wait())
             session.boot_due.clear()
             try:
                 pause = await self._boot(session)
-            except Offline:
+            except (Offline, Unanswered):
                 return
 
     def _open_gate(self) -> None:
@@ -405,11 +430,11 @@ class Substation:
 
     async def _boot(self, session: _Session) -> float | None:
         """Send a BootNotification. The seconds until the next one, None: not before it is asked for."""
-        boot = self.driver.identity()
+        boot = self.about()
         try:
             answer, round_trip = await self._asked(session, boot)
         except (CallRefused, DeviceTimeout, Refused, InvalidInput) as error:
-            if isinstance(error, Offline):
+            if isinstance(error, Offline | Unanswered):
                 raise
             self.note(logging.WARNING, "BootNotification was not answered", why=error.message)
             return self._boot_backoff.next()  # B12
@@ -489,7 +514,7 @@ class Substation:
         return raw
 
     def _not_told(self, action: str, error: GridloomError) -> None:
-        if not isinstance(error, Offline):
+        if not isinstance(error, Offline | Unanswered):
             self.note(logging.WARNING, f"{action} was not taken", why=error.message)
 
     async def _tell(self, session: _Session | None, message: Message) -> bool:
@@ -523,7 +548,7 @@ class Substation:
                 continue
             try:
                 await self._called(session, event.action, msgspec.json.encode(event.payload))
-            except Offline:
+            except (Offline, Unanswered):
                 await self.clock.sleep(0.05)
             except (CallRefused, DeviceTimeout, Refused) as error:
                 self._not_told(event.action, error)
@@ -578,7 +603,7 @@ class Substation:
         while True:
             wait = float(self.driver.poll)
             async with self._hardware_is_well("driver"):
-                wait = min(wait, await self.clock.wait_for(self._look(), PATIENCE))
+                wait = min(wait, await self._within(PATIENCE, self._look()))
             if self.vault.events:
                 self._news.set()
             self._watch_queue()
@@ -604,11 +629,12 @@ class Substation:
         failure = Fault("PowerMeterFailure")
         samples, message = None, None
         async with self._hardware_is_well("meter"):
-            samples = await self.clock.wait_for(self.driver.meter(), PATIENCE)
+            samples = await self._within(PATIENCE, self.driver.meter())
             now = self.now()
             if samples:
+                said: dict[str, Any] = {} if context == "Sample.Periodic" else {"context": context}  # what is the default is not sent
                 values = tuple(
-                    SampledValue(value=one.value, measurand=one.measurand, unit=one.unit, location=one.location, context=context) for one in samples
+                    SampledValue(value=one.value, measurand=one.measurand, unit=one.unit, location=one.location, **said) for one in samples
                 )
                 made = messages.MeterValues(meterValue=(messages.MeterValue(timestamp=rfc3339(now), sampledValue=values),))
                 write(made)
@@ -735,7 +761,7 @@ class Substation:
             return "Rejected"
         held = False
         async with self._hardware_is_well("driver"):
-            held = await self.clock.wait_for(self.contactors.locals(contactors), PATIENCE)
+            held = await self._within(PATIENCE, self.contactors.locals(contactors))
         if held:
             return "RejectedLocalOverride"
         self.contactors.override(contactors, action)
@@ -763,7 +789,7 @@ class Substation:
 
     async def _tested(self) -> None:
         async with self._hardware_is_well("driver"):
-            await self.clock.wait_for(self.driver.test_indicators(), PATIENCE)
+            await self._within(PATIENCE, self.driver.test_indicators())
         self.changed()
 
     async def _reset_indicators(self, message: messages.ResetMVFaultIndicator, _: object) -> Message:
@@ -774,7 +800,7 @@ class Substation:
 
     async def _indicators_reset(self) -> None:
         async with self._hardware_is_well("driver"):
-            await self.clock.wait_for(self.driver.reset_indicators(), PATIENCE)
+            await self._within(PATIENCE, self.driver.reset_indicators())
             self.faults.reset(await self.driver.faults())
         self.news()
         self.changed()

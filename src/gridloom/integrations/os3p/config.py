@@ -38,12 +38,27 @@ class Subprotocol(Setting):
         return super().__new__(cls, text)
 
 
+class Geolocation(Setting):
+    """Where stations stand."""
+
+    ALLOWED = 'degrees north and east such as "[52.09, 5.12]"'
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Geolocation:
+        from gridloom.integrations.os3p.schedule import coordinates  # not for every start of the hub
+
+        if coordinates(text) is None:
+            raise ValueError("not [latitude, longitude] with -90 to 90 and -180 to 180")
+        return super().__new__(cls, text)
+
+
 class Section(Table, frozen=True):
     """The keys of ``[os3p]``.
 
     ``path``: the endpoint is ``ws://LISTEN/PATH`` (or ``wss://``), and a station connects to ``PATH/IDENTITY``. ``accept``: an unknown identity gets
     404 (``known``), waits as Pending until an operator accepts or rejects it (``approve``, at most ``max_pending`` of them), or is taken at once
-    (``any``). ``timezone``: of the stations, for their street-light schedules; without it the hub's. ``subprotocols``: the names that are
+    (``any``). ``timezone`` and ``geolocation``: of the stations that do not tell theirs, for their street-light schedules and for times without an
+    offset; without ``timezone`` the hub's. ``subprotocols``: the names that are
     understood as this protocol; the first that a station offers is taken.
 
     ``tls_certificate_file`` and ``tls_key_file``: PEM files, listen with TLS. ``client_ca_file``: a station's certificate is checked against these
@@ -56,6 +71,11 @@ class Section(Table, frozen=True):
     ``call_timeout``: how long an answer to a message of ours is waited for. ``max_message`` in bytes; ``max_connections`` and
     ``handshakes_per_second``: more are told to come again later. ``strict``: messages that deviate from the document are refused instead of only
     counted; an operator may say otherwise for single stations.
+
+    ``learn_configuration``: a station that has booted is asked once for Geolocation, TimeZone and StreetlightProfileMaxStackLevel, after
+    ``learn_after`` or up to twice that, so that not all are asked at once. ``schedule_checks``: in each ``schedule_check_interval`` every station
+    whose profiles are known is asked for the effective schedule of the day, which is compared with our calculation. ``schedule_tolerance``: how far
+    switching times that follow the sun may be apart.
 
     ``files_url``: under which stations reach the hub's ``[http]`` listener, for the files that they upload and the firmware that they fetch; without
     it the address that it listens on. ``files_max_size``: bytes of one file. ``files_room``: bytes of all of them; the oldest uploads make room for
@@ -82,6 +102,12 @@ class Section(Table, frozen=True):
     max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
     handshakes_per_second: Annotated[int, Meta(ge=1, le=100_000)] = 500
     strict: bool = False
+    geolocation: Geolocation | None = None
+    learn_configuration: bool = True
+    learn_after: Duration = Duration("1m")
+    schedule_checks: bool = True
+    schedule_check_interval: Duration = Duration("1d")
+    schedule_tolerance: Duration = Duration("2m")
     files_url: HttpUrl | None = None
     files_max_size: Annotated[int, Meta(ge=1, le=4_294_967_296)] = 67_108_864
     files_room: Annotated[int, Meta(ge=1, le=1_099_511_627_776)] = 1_073_741_824

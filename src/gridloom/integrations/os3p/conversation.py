@@ -29,15 +29,20 @@ from gridloom.integrations.os3p.config import Section
 from gridloom.integrations.os3p.door import Visitor
 from gridloom.integrations.os3p.files import Files
 from gridloom.integrations.os3p.lights import Lights
+from gridloom.integrations.os3p.nights import VERBS, Nights
 from gridloom.integrations.os3p.reading import read, write
 from gridloom.integrations.os3p.reports import Reports
 from gridloom.integrations.os3p.stations import LIGHTS, Boot, ConnectionView, Station, Stations
 from gridloom.links.calls import CallRefused, Calls
-from gridloom.links.websocket import OK, POLICY, Connection
+from gridloom.links.websocket import INVALID_TEXT, OK, POLICY, TOO_BIG, Connection
 
 log = logging.getLogger(__name__)
 
 REFUSED = "device.data.refused"
+BROKEN_FRAME = "websocket-frame"
+"""What no fault of the grammar is: the station broke RFC 6455."""
+_BROKEN: Final = {INVALID_TEXT: ocppj.Fault.NOT_UTF8, TOO_BIG: ocppj.Fault.TOO_BIG}
+"""Faults that the listener sees before the grammar does, by close code."""
 _BOOT: Final = "BootNotification"
 _NOTHING = b"{}"
 _ASK_TO_BOOT = write(wire.TriggerMessage(requestedMessage=_BOOT))
@@ -48,22 +53,24 @@ _lights = msgspec.json.Decoder(Lights)
 class Office:
     """What all conversations share."""
 
-    def __init__(self, section: Section, hub: Hub, stations: Stations, reports: Reports, files: Files) -> None:
+    def __init__(self, section: Section, hub: Hub, stations: Stations, reports: Reports, files: Files, nights: Nights) -> None:
         self.section = section
         self.hub = hub
         self.stations = stations
         self.reports = reports
         self.files = files
+        self.nights = nights
         self.locks = KeyedLock()
         self.calls = hub.metrics.counter("gridloom_os3p_calls_total", "CALLs of stations by action and how they were answered.", ("action", "answer"))
         self.answered = {action: self.calls.bind(action=action, answer="ok") for action in _ANSWERS}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Do it beside everything else."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def stop(self) -> None:
         """Nothing goes on."""
@@ -105,12 +112,15 @@ class Conversation:
             station.connection.replaced()
             office.reports.tell(new_event("device.connection.replaced", station.device, office.hub.clock), station.identity)
         station.connection = self
-        if not self._accepted:
-            office.begin(self._boot_grace(), "os3p boot grace")
+        grace = None if self._accepted else office.begin(self._boot_grace(), "os3p boot grace")
         try:
             self._attach()
             await self._calls.run()
         finally:
+            if grace is not None:
+                grace.cancel()
+            if self._connection.broke_a_rule:
+                self._deviates(_BROKEN.get(self._connection.close_code or 0, BROKEN_FRAME))
             if station.connection is self:
                 station.connection = None
                 office.stations.forget(station)
@@ -144,10 +154,21 @@ class Conversation:
 
     async def execute(self, command: Command) -> Any:
         """Carry out an order (``core.registry.Executor``)."""
-        known = orders.Known(url=await self._office.files.location(command, self._station.identity))
-        if command.verb == "light.schedule.set":
-            known = orders.Known(overridden=(await self._lights()).overridden())
-        return await orders.execute(command, self._calls.call, known)
+        if command.verb not in VERBS:
+            return await orders.execute(
+                command, self._calls.call, orders.Known(url=await self._office.files.location(command, self._station.identity))
+            )
+        async with self._office.nights.visit(self._station, self._calls.call) as visit:
+            known = orders.NOTHING
+            if command.verb == "light.schedule.set":
+                overridden = (await self._lights()).overridden()
+                known = orders.Known(overridden=overridden, max_stack_level=self._station.record.max_stack_level)
+            result = await orders.execute(command, visit.call, known, verify=visit.verify)
+            return visit.answered(command, result) if command.verb == "light.schedule.get" else result
+
+    def caller(self) -> orders.Call | None:
+        """What sends a CALL to it; None while it is not accepted."""
+        return self._calls.call if self._accepted and self._connection.open else None
 
     # ----------------------------------------------------------------------------------------------------------- it asks
 
@@ -167,7 +188,8 @@ class Conversation:
         if not self._accepted and action != _BOOT:
             await self._not_accepted(action)
         office = self._office
-        message, deviations = read(action, payload, "client", strict=office.stations.strict(self._station))
+        stations = office.stations
+        message, deviations = read(action, payload, "client", strict=stations.strict(self._station), zone=stations.zone(self._station))
         if deviations:
             office.stations.deviated(self._station, {deviation.kind for deviation in deviations})
         try:
@@ -199,6 +221,8 @@ class Conversation:
             self._booting = False
         self._admission = self._office.stations.admission(self._station.identity)
         self._attach()
+        if told.status == "Accepted":
+            self._office.nights.learn(self._station)
         if told.status == "Pending" and self._admission is Admission.KNOWN:  # an operator decided meanwhile
             self._ask_again_to_boot()
         if told.status == "Rejected":

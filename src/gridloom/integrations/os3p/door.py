@@ -7,9 +7,8 @@ time. What strangers do leaves an event, bounded in number.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
+import ssl
 from collections.abc import Awaitable, Mapping
 from typing import Any
 
@@ -84,7 +83,7 @@ class Door:
         accounts, device = self._hub.accounts, device_id(identity)
         if not accounts.has_credential(device) and self._section.basic_auth == "optional":
             return self._welcome(identity, request)
-        secret = _secret(request.header("authorization"), identity)
+        secret = _secret(request, identity)
         if secret is None:
             return self._unauthenticated(identity, request, "no secret")
         right = accounts.check_credential(device, secret)
@@ -103,6 +102,16 @@ class Door:
             self._refused.inc(reason="subprotocol")
             return Accept(close=(PROTOCOL_ERROR, f"the subprotocols here are {', '.join(self._section.subprotocols)}"))
         return Accept(subprotocol=subprotocol, context=Visitor(identity, request.secure))
+
+    def unsecured(self, address: str, error: Exception) -> None:
+        """A TLS handshake failed: told where TLS says why, as of a certificate that has ended; a line that only ended is counted."""
+        self._refused.inc(reason="tls")
+        if not isinstance(error, ssl.SSLError):
+            return
+        why = getattr(error, "verify_message", "") or (error.reason or "no TLS").replace("_", " ").lower()
+        message = f"a TLS handshake from {address} failed: {why}"
+        data = {"address": address, "reason": why}
+        self._reports.tell(new_event("device.credential.refused", HUB, self._hub.clock, message=message, data=data), address)
 
     # ------------------------------------------------------------------------------------------------------------- details
 
@@ -156,16 +165,13 @@ class Door:
         return reject
 
 
-def _secret(header: str, identity: str) -> str | None:
-    """The secret in an ``Authorization`` header for this identity (which may itself hold a colon), or None."""
-    scheme, _, encoded = header.partition(" ")
-    if scheme.lower() != "basic":
-        return None
+def _secret(request: HandshakeRequest, identity: str) -> str | None:
+    """The secret that was given for this identity (which may itself hold a colon), or None."""
+    given = (request.basic or b"").removeprefix(f"{identity}:".encode())
     try:
-        text = base64.b64decode(encoded.strip(), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+        return given.decode() if given != request.basic else None
+    except UnicodeDecodeError:
         return None
-    return text[len(identity) + 1 :] if text.startswith(f"{identity}:") else None
 
 
 def _names(certificate: Mapping[str, Any]) -> set[str]:

@@ -5,7 +5,9 @@ one order and one file, that ends with its time; only its SHA-256 is kept. An up
 
 A file is a document and a *blob* below ``data_dir/os3p/files``, whose name is our own: no name that somebody sent ever reaches the file system. A
 blob is complete and on disk before its document names it; one that no document names (the hub was killed in between) is removed at the next start.
-Disk use is bounded: by ``files_room``, and what is under way by ``MOST_AT_ONCE`` uploads of ``files_max_size``.
+Disk use is bounded: by ``files_room``, and what is under way by ``MOST_AT_ONCE`` uploads of ``files_max_size``. No station can hold up the others: of
+a link only the newest upload goes on, a station has ``MOST_OF_A_STATION``, bytes that come too slowly end it (``SLOWEST``, ``PATIENCE``), and what
+operators put has places of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gridloom.core import audit, clock, ids, verbs
-from gridloom.core.errors import FieldFault, GridloomError, InvalidInput, NotFound, Refused, StorageError, StorageFull
+from gridloom.core.clock import Clock
+from gridloom.core.errors import Conflict, FieldFault, GridloomError, InvalidInput, NotFound, Refused, StorageError, StorageFull
 from gridloom.core.events import new_event
 from gridloom.core.hub import Health, Hub
 from gridloom.core.locks import KeyedLock, finish
@@ -45,6 +48,14 @@ UPLOAD_PATH, DOWNLOAD_PATH = "/os3p/files/upload", "/os3p/files/download"
 BLOCK = 262_144
 """Bytes that are written or read at a stretch, in a thread."""
 MOST_AT_ONCE = 8
+"""Uploads of all stations."""
+MOST_OF_A_STATION = 2
+MOST_OF_OPERATORS = 2
+"""Firmware that comes at once, beside the uploads of stations."""
+SLOWEST = 1_024
+"""Bytes per second: who sends fewer is ended as soon as he is ``PATIENCE`` behind; who sends more is never more ahead than that."""
+PATIENCE = 30.0
+"""Seconds."""
 TIDY_EVERY = 3_600.0
 _ROOM = "*"
 """Locked while it is made: no id of a file."""
@@ -92,8 +103,52 @@ class TooLarge(GridloomError):
     status = 413
 
 
+class TooSlow(GridloomError):
+    """An upload whose bytes come so slowly that it only keeps others out."""
+
+    code = "too-slow"
+    status = 408
+
+
 class Truncated(InvalidInput):
     """An upload that ended before all of it came."""
+
+
+class _Coming:
+    """Bytes that become a blob: the upload ``file`` of a station, or (both are empty) a firmware."""
+
+    def __init__(self, file: str, station: str) -> None:
+        self.blob = secrets.token_hex(16)
+        self.file = file
+        self.station = station
+        self.replaced = False
+        self._waiting: asyncio.Timeout | None = None
+
+    def replace(self) -> None:
+        """The same link is used again: this one is ended, unless it has all of its bytes already."""
+        self.replaced = True
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(asyncio.get_running_loop().time())
+
+    async def chunks(self, content: AsyncIterator[bytes], clock: Clock) -> AsyncIterator[bytes]:
+        """As they come. Raises TooSlow, and Conflict when it is replaced; only what is waited for counts, not what is done with a chunk."""
+        left = PATIENCE
+        while not self.replaced:
+            began = clock.monotonic()
+            try:
+                async with asyncio.timeout(left / clock.speed) as self._waiting:
+                    chunk = await anext(content, None)
+            except TimeoutError:
+                break
+            finally:
+                self._waiting = None
+            if chunk is None:
+                return
+            left = min(PATIENCE, left - (clock.monotonic() - began) + len(chunk) / SLOWEST)
+            yield chunk
+        if self.replaced:
+            raise Conflict("the same link is used again: only the newest upload goes on")
+        raise TooSlow(f"the file comes too slowly: expected {SLOWEST} bytes per second or more")
 
 
 _files = msgspec.json.Decoder(File)
@@ -110,7 +165,7 @@ class Files:
         self._hub = hub
         self._folder = hub.data_dir / "os3p" / "files"
         self._locks = KeyedLock()
-        self._coming: set[str] = set()
+        self._coming: dict[str, _Coming] = {}
         self._tidying: asyncio.Task[None] | None = None
         self._uploads = hub.metrics.counter("gridloom_os3p_uploads_total", "Uploads of stations by how they ended.", ("end",))
 
@@ -214,14 +269,17 @@ class Files:
     async def upload(self, token: str, name: str, content: AsyncIterator[bytes], length: int | None) -> File:
         """What a station uploads by its link: on disk when this returns. ``name`` as the station calls it, or empty; ``length`` if it was announced.
 
-        Raises NotFound (the link), TooLarge, Truncated, StorageError (also when too many come at once), StorageFull.
+        Raises NotFound (the link), TooLarge, TooSlow, Truncated, Conflict (the link is used again), StorageError (also when too many come at once),
+        StorageFull.
         """
         expected = await self.opened(token, "upload")
+        coming = _Coming(expected.id, expected.station)
         try:
-            blob, size, sha256 = await self._written(content, length)
+            blob, size, sha256 = await self._written(coming, content, length)
         except GridloomError as error:
             self._uploads.inc(end=error.code)
-            await finish(self._failed(expected.id, error.message))
+            if not coming.replaced:  # else the newer one says what becomes of the file
+                await finish(self._failed(expected.id, error.message))
             raise
         self._uploads.inc(end="done")
         return await finish(self._arrived(expected.id, _shown(name), blob, size, sha256))
@@ -231,7 +289,7 @@ class Files:
         if not _FIRMWARE_NAME.fullmatch(name) or _OF_AN_UPLOAD.fullmatch(name):
             reason = "expected 1 to 120 of A-Z a-z 0-9 . _ + = -, beginning with a letter or digit (and not 32 hexadecimal digits, an upload's id)"
             raise InvalidInput(f"name of a firmware: {reason}", (FieldFault("$.name", reason),))
-        blob, size, sha256 = await self._written(content, length)
+        blob, size, sha256 = await self._written(_Coming("", ""), content, length)
         now = self._hub.clock.now()
         file = File(id=name, kind="firmware", name=name, created=now, arrived=now, size=size, sha256=sha256, blob=blob)
         return await finish(self._put_firmware(principal, file))
@@ -274,20 +332,30 @@ class Files:
             except StorageError as error:
                 log.warning("why an upload failed could not be kept", extra={"file": id, "why": why, "reason": error.message})
 
-    async def _written(self, content: AsyncIterator[bytes], length: int | None) -> tuple[str, int, str]:
+    def _begin(self, coming: _Coming) -> None:
+        """Give it a place. Raises StorageError when there is none; an older upload of the same link gives up its own."""
+        older = [one for one in self._coming.values() if coming.file and one.file == coming.file and not one.replaced]
+        others = [one for one in self._coming.values() if bool(one.file) is bool(coming.file) and not one.replaced and one not in older]
+        if len(others) >= (MOST_AT_ONCE if coming.file else MOST_OF_OPERATORS):
+            raise StorageError(f"{len(others)} files are coming already: try again in a moment")
+        if coming.file and sum(one.station == coming.station for one in others) >= MOST_OF_A_STATION:
+            raise StorageError(f"{MOST_OF_A_STATION} files of this station are coming already: try again in a moment")
+        for one in older:
+            one.replace()
+        self._coming[coming.blob] = coming
+
+    async def _written(self, coming: _Coming, content: AsyncIterator[bytes], length: int | None) -> tuple[str, int, str]:
         """A blob on disk, its size and SHA-256; nothing is left of it when this raises."""
         most = self._section.files_max_size
         if length is not None and length > most:
             raise TooLarge(f"a file holds at most {most} bytes, this one would be {length}")
-        if len(self._coming) >= MOST_AT_ONCE:
-            raise StorageError(f"{MOST_AT_ONCE} files are coming already: try again in a moment")
-        blob = secrets.token_hex(16)
-        self._coming.add(blob)
+        self._begin(coming)
+        blob = coming.blob
         try:
-            size, sha256 = await self._write(self._folder / blob, content, most)
+            size, sha256 = await self._write(self._folder / blob, coming.chunks(content, self._hub.clock), most)
         except BaseException as error:
             await finish(asyncio.to_thread((self._folder / blob).unlink, missing_ok=True))
-            self._coming.discard(blob)
+            self._coming.pop(blob, None)
             if isinstance(error, OSError):
                 raise _storage_error(error) from error
             raise
@@ -322,7 +390,7 @@ class Files:
             await asyncio.to_thread((self._folder / blob).unlink, missing_ok=True)
             raise
         finally:
-            self._coming.discard(blob)
+            self._coming.pop(blob, None)
 
     async def _make_room(self, new: File) -> None:
         """Remove the oldest uploads until this one fits. Raises StorageFull when even then it does not."""

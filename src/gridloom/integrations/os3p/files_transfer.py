@@ -65,6 +65,9 @@ class Station(Protocol):
     def note(self, level: int, text: str, **extra: object) -> None:
         """Log it."""
 
+    def about(self) -> messages.BootNotification:
+        """What the station is now."""
+
     def first_boot(self) -> None:
         """Register anew (B13)."""
 
@@ -119,7 +122,18 @@ class Uploads:
     async def _upload(self, order: messages.GetFile, name: str, content: bytes) -> None:
         station = self._station
         station.news()
-        done = False
+        try:
+            done = await self._uploaded(order, name, content)
+        except OSError as error:
+            done = False
+            station.note(logging.ERROR, "a file could not be made", file=name, why=str(error))
+        status = GetFileStatusNotification(status="Uploaded" if done else "UploadFailed", requestId=order.requestId)
+        station.note(logging.INFO, "a file was uploaded" if done else "a file was not uploaded", file=name)
+        station.vault.commit(add=[(FILE, status)], upload=None)
+        station.news()
+
+    async def _uploaded(self, order: messages.GetFile, name: str, content: bytes) -> bool:
+        station = self._station
         with tempfile.TemporaryDirectory(dir=station.folder, prefix="upload-") as folder:
             source = Path(folder) / name
             source.write_bytes(content)
@@ -130,12 +144,8 @@ class Uploads:
                 except (TransferFailed, OSError) as error:
                     station.note(logging.WARNING, "a file could not be uploaded", file=name, why=str(error))
                 else:
-                    done = True
-                    break
-        status = GetFileStatusNotification(status="Uploaded" if done else "UploadFailed", requestId=order.requestId)
-        station.note(logging.INFO, "a file was uploaded" if done else "a file was not uploaded", file=name)
-        station.vault.commit(add=[(FILE, status)], upload=None)
-        station.news()
+                    return True
+        return False
 
 
 class Firmware:
@@ -156,7 +166,7 @@ class Firmware:
         if not job.installing:
             self._begin()
             return
-        version = station.driver.identity().firmwareVersion
+        version = station.about().firmwareVersion
         self._end(job, installed=version != job.version)
         station.note(logging.INFO, "an installation has ended the process", before=job.version, now=version)
 
@@ -183,7 +193,7 @@ class Firmware:
         running = station.vault.state.job
         if running is not None and running.installing:
             raise _not_supported("$", "firmware is being installed")
-        station.vault.commit(must=True, job=Job(order, version=station.driver.identity().firmwareVersion))
+        station.vault.commit(must=True, job=Job(order, version=station.about().firmwareVersion))
         if self._task is not None:
             self._task.cancel()
         for left in self._folder().iterdir():
@@ -210,7 +220,11 @@ class Firmware:
         due = messages.moment(job.order.retrieveDate)
         while (wait := (due - station.now()) / 1_000_000) > 0:
             await station.clock.sleep(min(wait, 600.0))  # again and again: the time may jump
-        path = await self._fetch(job)
+        try:
+            path = await self._fetch(job)
+        except OSError as error:
+            path = None
+            station.note(logging.ERROR, "there is no place for firmware", why=str(error))
         if path is None:
             self._tell(job.order, "DownloadFailed", job=None)
             return
@@ -225,7 +239,8 @@ class Firmware:
             self._end(job, installed=False)
         else:
             self._end(job, installed=True)
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the next order removes it
+            path.unlink(missing_ok=True)
 
     async def _fetch(self, job: Job) -> Path | None:
         station, order = self._station, job.order
@@ -264,11 +279,15 @@ class Firmware:
             return (sums[0].lower() if sums else None), (int(sizes[0]) if sizes else None)
         beside = path.with_name(path.name + ".sha256")
         beside.unlink(missing_ok=True)
-        with contextlib.suppress(TransferFailed):
+        found = None
+        try:
             await files.download(parts._replace(path=parts.path + ".sha256").geturl(), beside, most=LARGEST_SUM, trust=self._station.trust)
             found = re.match(rb"\s*([0-9A-Fa-f]{64})(?:\s|$)", beside.read_bytes())
-            return (found[1].decode().lower() if found else None), None
-        return None, None
+        except TransferFailed:
+            self._station.note(logging.INFO, "nobody says what the firmware must be")
+        finally:
+            beside.unlink(missing_ok=True)
+        return (found[1].decode().lower() if found else None), None
 
     async def _heard(self) -> None:
         """Until what was told is answered, for the installation may end the process; not for long."""

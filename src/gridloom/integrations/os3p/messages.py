@@ -107,7 +107,10 @@ class Message(Part, frozen=True):
 
 
 class BootNotification(Message, frozen=True, kw_only=True):
-    """A6.1: the station says what it is. A station that leaves out what it does not know is read with "" there (I17)."""
+    """A6.1: the station says what it is. A station that leaves out what it does not know is read with "" there (I17).
+
+    As it came, a text may be longer than its schema allows.
+    """
 
     vendor: Text20
     model: Text20
@@ -190,7 +193,10 @@ class MeterValuesResponse(Message, frozen=True):
 
 
 class StatusNotification(Message, frozen=True, kw_only=True):
-    """A6.6: ``status`` is that of the whole station; the error is in ``errorCode``. ``test``: of a hardware test (Table 4)."""
+    """A6.6: ``status`` is that of the whole station; the error is in ``errorCode``. ``test``: of a hardware test (Table 4).
+
+    As it came, ``errorCode`` may be a word that no list has, and a text may be longer than its schema allows.
+    """
 
     status: Literal["Ok", "Faulted"]
     errorCode: ErrorCode

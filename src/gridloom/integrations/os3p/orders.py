@@ -5,7 +5,8 @@ before the first one leaves; a fault is named by its path in the order's argumen
 
 **A large set of profiles** that does not fit into one message goes out lowest stack level first, the first message carrying ``clearAllSchedules``,
 between an OverrideStreetlight Suspend and a ResumeStreetlight, so that no light switches in between (L13). Resume is sent whatever happens after an
-accepted Suspend. A contactor that is under a remote override is held by that already: it is neither suspended nor resumed, which would end it.
+accepted Suspend; what was written is verified after it, for which no light is held. A contactor that is under a remote override is held by that
+already: it is neither suspended nor resumed, which would end it.
 
 **A file or a firmware** is on its way when the order is done; what becomes of it are events with the order's ``requestId`` (``statuses.progress``).
 """
@@ -55,7 +56,7 @@ Steps = Generator[Message, Any, Any]
 Call = Callable[[str, bytes], Awaitable[bytes]]
 """Sends a payload as a CALL of this action and returns the payload of the answer. Raises CallRefused, DeviceTimeout, Offline, Refused."""
 Verify = Callable[[int, Sequence[StreetlightProfile]], Steps]
-"""A conversation about what was just written to a contactor; raises DeviceError when the station made something else of it."""
+"""A conversation about what was just written to a contactor; returns what the order's result says of it, as ``verification``."""
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -80,7 +81,11 @@ async def execute(command: Command, call: Call, known: Known = NOTHING, *, verif
     Raises InvalidInput and Refused (Offline) when nothing was sent, DeviceError when the station said no, DeviceTimeout. When it is cancelled, what
     must not stay half done (a suspended light) is still brought to its end.
     """
-    steps = conversation(command, known, verify=verify)
+    return await run(conversation(command, known, verify=verify), call)
+
+
+async def run(steps: Steps, call: Call) -> Any:
+    """Carry out a conversation. Returns what it returns, raises what it raises; as ``execute`` when it is cancelled."""
     cancelled: asyncio.CancelledError | None = None
     try:
         request = next(steps)
@@ -120,7 +125,7 @@ def conversation(command: Command, known: Known = NOTHING, *, verify: Verify | N
         return (yield from _schedule(arguments, known, verify))
     order = _ORDERS[command.verb]
     request = order.request(arguments, command, known)
-    response = yield from _ask(_checked(request))
+    response = yield from ask(_checked(request))
     return order.result(request, response)
 
 
@@ -133,7 +138,7 @@ def request_id(command: Command) -> str:
 # ------------------------------------------------------------------------------------------------------------- asking, being told
 
 
-def _ask(request: Message) -> Steps:
+def ask(request: Message) -> Steps:
     """One request. Raises DeviceError in words when the station answers with a CALLERROR (A4.2)."""
     try:
         return (yield request)
@@ -332,26 +337,27 @@ def _schedule(arguments: verbs.LightScheduleSet, known: Known, verify: Verify | 
         SetStreetlightProfile(contactorId=contactor, clearAllSchedules=arguments.clear_all and not index, streetlightProfiles=part)
         for index, part in enumerate(_parts(profiles, known.largest))
     ]
-    writing = _written(parts, contactor, profiles, verify)
+    writing = _written(parts)
     if len(parts) == 1 or contactor in known.overridden:
         yield from writing
     else:
         yield from _suspended(contactor, writing)
-    return {"status": "Accepted", "messages": len(parts), "profiles": len(profiles)}
+    result = {"status": "Accepted", "messages": len(parts), "profiles": len(profiles)}
+    if verify is not None:
+        result["verification"] = yield from verify(contactor, profiles)
+    return result
 
 
-def _written(parts: Sequence[SetStreetlightProfile], contactor: int, profiles: Sequence[StreetlightProfile], verify: Verify | None) -> Steps:
-    """All parts, then the proof. What fails after the first part says that the station has some of the profiles."""
+def _written(parts: Sequence[SetStreetlightProfile]) -> Steps:
+    """All parts. What fails after the first part says that the station has some of the profiles."""
     for index, part in enumerate(parts):
         try:
-            _accepted(part, (yield from _ask(part)))
+            _accepted(part, (yield from ask(part)))
         except (DeviceError, DeviceTimeout, Refused) as error:
             if index == 0:
                 raise
             words = f"the station has {index} of {len(parts)} parts of the schedule: {error.message}"
             raise (DeviceTimeout(words) if isinstance(error, DeviceTimeout) else DeviceError(words)) from None
-    if verify is not None:
-        yield from verify(contactor, profiles)
 
 
 def _suspended(contactor: int, writing: Steps) -> Steps:
@@ -359,7 +365,7 @@ def _suspended(contactor: int, writing: Steps) -> Steps:
     suspend = OverrideStreetlight(contactorId=contactor, action="Suspend")
     failed: GridloomError | None = None
     try:
-        _accepted(suspend, (yield from _ask(suspend)))
+        _accepted(suspend, (yield from ask(suspend)))
     except DeviceTimeout as error:
         failed = error
     if failed is None:
@@ -371,7 +377,7 @@ def _suspended(contactor: int, writing: Steps) -> Steps:
             failed = error
     resume = ResumeStreetlight(contactorId=contactor)
     try:
-        _accepted(resume, (yield from _ask(resume)))
+        _accepted(resume, (yield from ask(resume)))
     except (DeviceError, DeviceTimeout, Refused) as error:
         before = f"{failed.message}; " if failed is not None else "the schedule is written, but "
         raise DeviceError(f"{before}the lights of contactor {contactor} stay suspended: {error.message}") from None

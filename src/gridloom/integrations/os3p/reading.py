@@ -61,6 +61,8 @@ MOST_OF_A_KIND = 10
 """Deviations of one kind that are named of one message: count messages, not deviations."""
 LONGEST_SENT_ID = 25
 """Characters of a requestId that fits into every schema (I6)."""
+LONGEST_TEXT = 1_000
+"""Characters that are kept of a text or a word, whatever its schema says."""
 SCHEMES = ("ftp", "sftp", "http", "https")
 """Of a location that we send (I40)."""
 
@@ -82,6 +84,8 @@ class Kind(StrEnum):
     """I17, I40: a required member that a station leaves out; "" instead."""
     LONG_ID = "long-request-id"
     """I6: 26 to 36 characters where the schema says 25."""
+    LONG_TEXT = "long-text"
+    """A text of a BootNotification or StatusNotification that is longer than the schema allows: vendors do not count. Kept, up to LONGEST_TEXT."""
     DATE = "date-form"
     """I5: a date without a time, or with one that is no RFC 3339."""
     OFFSET = "date-with-offset"
@@ -91,7 +95,7 @@ class Kind(StrEnum):
     NUMBER = "number-for-text"
     """I16: a JSON number as ``value``."""
     UNKNOWN = "unknown-word"
-    """N7, I9, I10: a word of a sampledValue that no list has; kept as it came."""
+    """N7, I9, I10: a word of a sampledValue, or an errorCode, that no list has; kept as it came, up to LONGEST_TEXT."""
     CASE = "letter-case"
     """I22: a word of a list in other letter case; put right."""
     INCOMPLETE = "incomplete-bound"
@@ -155,7 +159,7 @@ def write(message: Message) -> bytes:
     walk = _Walk(UTC)
     walk.object(_plan(kind), data, ())
     faults = [*collect(kind, data), *walk.faults]
-    faults += [FieldFault(path, f"is not sent so: {note}") for named, path, note, _ in walk.deviations if named is not Kind.LONG_ID]
+    faults += [FieldFault(path, f"is not sent so: {note}") for named, path, note, _ in walk.deviations if named not in _TYPED]
     if not faults and kind in _SENDING:
         faults += _SENDING[kind](message)
     if faults:
@@ -163,6 +167,8 @@ def write(message: Message) -> bytes:
     return _encode(message)
 
 
+_TYPED = (Kind.LONG_ID, Kind.LONG_TEXT)
+"""How long a text may be that is sent says its type."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -250,6 +256,8 @@ class _Field(NamedTuple):
     """Other spellings of a word, in lower case."""
     keeps: bool = False
     """A word that no list has stays (N7)."""
+    longest: int = 0
+    """Characters of a text that may be longer than that (LONG_TEXT)."""
     plan: _Plan | None = None
     """Of the object, or of each object of the array."""
 
@@ -273,7 +281,10 @@ _MEMBERS: dict[tuple[type[msgspec.Struct], str], str] = {
 _WORDS: dict[tuple[type[msgspec.Struct], str], dict[str, str]] = {
     (GetFileStatusNotification, "status"): {"idle": "None"},
     (FirmwareStatusNotification, "status"): {"idle": "None"},
+    (StatusNotification, "errorCode"): {"": "NoError"},  # I30: "" says nothing; the status counts
 }
+_KEPT_WORDS = {(SampledValue, field) for field in SampledValue.__struct_fields__} | {(StatusNotification, "errorCode")}
+_LONG_TEXTS = (BootNotification, StatusNotification)
 
 
 @cache
@@ -295,11 +306,13 @@ def _field(kind: type[msgspec.Struct], field: inspect.Field, path: str) -> _Fiel
             others = {word.lower(): word for word in words} | _WORDS.get((kind, field.name), {})
             if (kind, field.name) == (SampledValue, "unit"):
                 others = {}  # whoever converts units knows more spellings (I9)
-            return plain._replace(blank=plain.optional, read=_Walk.word, words=words, others=others, keeps=kind is SampledValue)
+            return plain._replace(blank=plain.optional, read=_Walk.word, words=words, others=others, keeps=(kind, field.name) in _KEPT_WORDS)
         case inspect.StructType():
             return plain._replace(read=_Walk.child, plan=_plan(type.cls, path))
         case inspect.VarTupleType(item_type=inspect.StructType(cls=item)):
             return plain._replace(read=_Walk.array, plan=_plan(item, path + "[{}]"))
+        case inspect.StrType(max_length=int(longest)) if kind in _LONG_TEXTS:
+            return plain._replace(blank=plain.optional, read=_Walk.text, longest=longest)
         case inspect.StrType():
             special = _TEXTS.get((kind, field.name)) or _FORMATS.get(format or "")
             return plain._replace(blank=plain.optional and kind is not ConfigurationKey, read=special)
@@ -337,7 +350,9 @@ class _Walk:
             self.deviations.append(Deviation(kind, path.format(*where), note.format(repr(came[:40])), code))
 
     def restored(self, message: Any) -> Any:
-        """The message with the words that no list has, which the type was not shown."""
+        """The message with the words that no list has and the texts that are too long, which the type was not shown."""
+        if () in self._kept:
+            message = msgspec.structs.replace(message, **self._kept.pop(()))
         if not self._kept:
             return message
         entries = [list(entry.sampledValue) for entry in message.meterValue]
@@ -417,8 +432,19 @@ class _Walk:
         if not field.keeps:
             return value
         self.note(Kind.UNKNOWN, field.path, where, "{} is in no list; kept", ErrorCode.PROPERTY_CONSTRAINT_VIOLATION, value)
-        self._kept.setdefault(where, {})[field.name] = value
-        return next(iter(field.words))
+        return self.keep(field, value, where, next(iter(field.words)))
+
+    def text(self, field: _Field, value: Any, where: Where) -> Any:
+        if not isinstance(value, str) or len(value) <= field.longest:
+            return value
+        note = f"has {len(value)} characters where {field.longest} are allowed; {'kept' if len(value) <= LONGEST_TEXT else 'cut'}"
+        self.note(Kind.LONG_TEXT, field.path, where, note, ErrorCode.PROPERTY_CONSTRAINT_VIOLATION)
+        return self.keep(field, value, where, "")
+
+    def keep(self, field: _Field, value: str, where: Where, shown: str) -> str:
+        """The type is ``shown`` something that it likes; the message gets what came."""
+        self._kept.setdefault(where, {})[field.name] = value[:LONGEST_TEXT]
+        return shown
 
     def number(self, field: _Field, value: Any, where: Where) -> Any:
         """The ``value`` of a sampledValue."""

@@ -1,4 +1,7 @@
-"""Events about the admission of stations, made where nobody can wait: told soon, many in one commit, bounded however many strangers knock."""
+"""Events about the admission of stations, made where nobody can wait: told soon, many in one commit, bounded however many strangers knock.
+
+What strangers do is told of the hub, so many times in a while; it leaves the events of stations alone, which are bounded by their number.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ log = logging.getLogger(__name__)
 AGAIN = 600.0
 """Seconds: of each kind about each identity one event within that time."""
 MOST = 500
-"""Events within that time, whoever they are about."""
+"""Events about strangers within that time."""
 _AT_ONCE = 200
 
 
@@ -26,6 +29,7 @@ class Reports:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._told: set[tuple[str, str]] = set()
+        self._strangers = 0
         self._since = hub.clock.monotonic()
         self._events: deque[Event] = deque()
         self._recording: asyncio.Task[None] | None = None
@@ -34,15 +38,17 @@ class Reports:
         )
 
     def tell(self, event: Event, identity: str) -> None:
-        """Record the event, unless one of its kind about this identity was told in these ten minutes, or too many of any."""
+        """Record the event, unless one of its kind about this identity was told in these ten minutes, or too many of strangers."""
         now = self._hub.clock.monotonic()
         if now - self._since >= AGAIN:
             self._since = now
             self._told.clear()
-        key = (event.kind, identity)
-        if key in self._told or len(self._told) >= MOST:
+            self._strangers = 0
+        key, stranger = (event.kind, identity), event.device == HUB
+        if key in self._told or (stranger and self._strangers >= MOST):
             self._left_out.inc()
             return
+        self._strangers += stranger
         self._told.add(key)
         self._events.append(event)
         if self._recording is None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Mapping
 
 from gridloom.core.errors import ConfigurationError
 from gridloom.core.hub import Health, Hub
 from gridloom.integrations.os3p import orders
+from gridloom.integrations.os3p.certificates import Certificates, server_tls
 from gridloom.integrations.os3p.config import Section
 from gridloom.integrations.os3p.conversation import Conversation, Office
 from gridloom.integrations.os3p.door import Door, Visitor
 from gridloom.integrations.os3p.files import Files
+from gridloom.integrations.os3p.nights import Nights
 from gridloom.integrations.os3p.reports import Reports
 from gridloom.integrations.os3p.stations import Stations
 from gridloom.links.websocket import POLICY, Connection, WebSocketServer
@@ -38,9 +39,11 @@ class CentralSystem:
         self._tls = server_tls(section)
         self._reports = Reports(hub)
         self._stations = Stations(section, hub, orders.VERBS)
-        self._office = Office(section, hub, self._stations, self._reports, files or Files(section, hub))
+        self._nights = Nights(section, hub, self._stations)
+        self._office = Office(section, hub, self._stations, self._reports, files or Files(section, hub), self._nights)
         self._door = Door(section, hub, self._stations, self._reports)
         self._server: WebSocketServer | None = None
+        self._watching: asyncio.Task[None] | None = None
         hub.metrics.gauge("gridloom_os3p_connections", "Stations that are connected.", (), lambda: float(len(self._server or ())))
 
     async def start(self) -> Mapping[str, str]:
@@ -50,14 +53,19 @@ class CentralSystem:
             section.listen.host, section.listen.port, self._serve, admit=self._door.admit, key="[os3p] listen", clock=self._hub.clock,
             max_message=section.max_message, ping_interval=section.ping_interval, max_connections=section.max_connections, backlog=_BACKLOG,
             handshakes_per_second=section.handshakes_per_second, close_timeout=_CLOSE_TIMEOUT, tls=self._tls,
+            unsecured=self._door.unsecured,
         )  # fmt: skip
         await self._stations.start()
+        await self._nights.start()
         try:
             address = await server.start()
         except ConfigurationError:
+            await self._nights.stop()
             await self._stations.stop()
             raise
         self._server = server
+        if self._tls is not None:
+            self._watching = asyncio.create_task(Certificates(section, self._hub.clock, server.secure).watch(), name="os3p certificates")
         return {"os3p": address}
 
     async def wait(self) -> None:
@@ -67,6 +75,10 @@ class CentralSystem:
     async def stop(self) -> None:
         """Stations are told, the port is free. Never raises."""
         server, self._server = self._server, None
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        await self._nights.stop()
         if server is not None:
             await server.stop()
         await self._office.stop()
@@ -84,27 +96,3 @@ class CentralSystem:
             connection.close(POLICY, "this station is not known here any more")
             return
         await Conversation(self._office, station, connection, visitor).run()
-
-
-def server_tls(section: Section) -> ssl.SSLContext | None:
-    """TLS as the section says, None without; a client certificate is asked for where its authorities are named. Raises ConfigurationError."""
-    certificate, key, authorities = section.tls_certificate_file, section.tls_key_file, section.client_ca_file
-    if certificate is None or key is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(certificate.path, key.path, password=_no_password)
-    except (ssl.SSLError, OSError, ValueError) as error:
-        raise ConfigurationError(f"[os3p] tls_certificate_file, tls_key_file: not a certificate and its key in PEM: {error}") from error
-    if authorities is not None:
-        try:
-            context.load_verify_locations(authorities.path)
-        except (ssl.SSLError, OSError) as error:
-            raise ConfigurationError(f"[os3p] client_ca_file: no certificates in PEM: {error}") from error
-        context.verify_mode = ssl.CERT_OPTIONAL  # who brings none is told so by the door
-    return context
-
-
-def _no_password() -> str:
-    """OpenSSL must not ask the terminal."""
-    raise ValueError("the key has a password")

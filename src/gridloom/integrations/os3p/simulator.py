@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import math
+import ssl
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from gridloom.core.clock import Clock, from_datetime, to_datetime
-from gridloom.core.hub import Health
 from gridloom.core.settings import Secret
 from gridloom.integrations.os3p import keys
 from gridloom.integrations.os3p.client import Settings, Substation
 from gridloom.integrations.os3p.driver import Driver, Sample
 from gridloom.integrations.os3p.messages import BootNotification
 from gridloom.integrations.os3p.state import Fault
+
+if TYPE_CHECKING:
+    from gridloom.core.hub import Health
 
 EPOCH = from_datetime(datetime(2026, 1, 1, tzinfo=UTC))
 HOUR = 3_600_000_000
@@ -208,10 +212,11 @@ def station(
     timezone: str = "Europe/Amsterdam",
     faulty: float = FAULTY,
     call_timeout: float = 30.0,
+    tls: ssl.SSLContext | None = None,
 ) -> Substation:
     """A simulated Substation that measures every ``meter_every`` seconds."""
     settings = Settings(
-        url=url, identity=identity, secret=secret, call_timeout=call_timeout,
+        url=url, identity=identity, secret=secret, call_timeout=call_timeout, tls=tls,
         keys={keys.METER: str(meter_every), keys.GEOLOCATION: geolocation, keys.ZONE: timezone},
     )  # fmt: skip
     driver = Simulated(identity, clock, seed=seed, zone=timezone, faulty=faulty)
@@ -219,17 +224,22 @@ def station(
 
 
 class Fleet:
-    """Many stations, started one after the other over ``boot_over`` seconds. A ``core.hub.Service``."""
+    """Many stations, started one after the other over ``boot_over`` seconds. A ``core.hub.Service``.
 
-    def __init__(self, stations: Sequence[Substation], clock: Clock, boot_over: float = 0.0) -> None:
-        self.name = f"{len(stations)} simulated substations"
-        self.stations = stations
+    ``make`` is called at the start, when it is known where their Central System listens.
+    """
+
+    def __init__(self, make: Callable[[], Sequence[Substation]], clock: Clock, boot_over: float = 0.0) -> None:
+        self.name = "simulated substations"
+        self.stations: Sequence[Substation] = ()
+        self._make = make
         self._clock = clock
         self._boot_over = boot_over
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> dict[str, str]:
         """Begin to start them."""
+        self.stations = self.stations or self._make()
         self._task = asyncio.create_task(self._start_all(), name=self.name)
         return {}
 
@@ -254,17 +264,31 @@ class Fleet:
 
     def health(self) -> Health:
         """How many are registered."""
-        registered = sum(one.registered for one in self.stations)
+        from gridloom.core.hub import Health  # as in client
+
+        registered = sum(one.registered for one in self.stations) if self.stations else -1
         return Health(
             registered == len(self.stations), "" if registered == len(self.stations) else f"{registered} of {len(self.stations)} are registered"
         )
 
 
-def demo(url: str, clock: Clock, *, folder: Path | None = None, count: int = 3, meter_every: int = 60) -> Fleet:
-    """The stations of the demo, ``SUBS 001`` and so on, which connect to the endpoint ``url``. With ``folder`` they keep their state there."""
-    names = [f"SUBS {number:03}" for number in range(1, count + 1)]
-    stations = [
-        station(url, name, clock, seed=number, meter_every=meter_every, folder=None if folder is None else folder / name.replace(" ", "-"))
-        for number, name in enumerate(names, 1)
-    ]
-    return Fleet(stations, clock)
+def demo(
+    endpoint: Callable[[], str],
+    clock: Clock,
+    *,
+    folder: Path | None = None,
+    count: int = 3,
+    meter_every: int = 60,
+    timezone: str = "Europe/Amsterdam",
+) -> Fleet:
+    """The stations of the demo, ``SUBS 001`` and so on, which connect to ``endpoint()``. With ``folder`` they keep their state there."""
+
+    def make() -> Sequence[Substation]:
+        names = [f"SUBS {number:03}" for number in range(1, count + 1)]
+        folders = [None if folder is None else folder / name.replace(" ", "-") for name in names]
+        return [
+            station(endpoint(), name, clock, seed=number, meter_every=meter_every, folder=where, timezone=timezone)
+            for number, (name, where) in enumerate(zip(names, folders, strict=True), 1)
+        ]
+
+    return Fleet(make, clock)

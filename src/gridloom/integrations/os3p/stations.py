@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Annotated, Literal, Protocol
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -22,18 +24,28 @@ from gridloom.core.hub import Hub
 from gridloom.core.locks import KeyedLock, finish
 from gridloom.core.model import Admission, Device, DeviceKind, Event, EventState, MeterReading, Principal
 from gridloom.core.ports import Put
+from gridloom.core.settings import Zone
 from gridloom.core.subjects import DeviceState
+from gridloom.integrations.os3p import schedule
+from gridloom.integrations.os3p.accepted import Schedules
 from gridloom.integrations.os3p.config import Section
 from gridloom.integrations.os3p.lights import Lights
+from gridloom.integrations.os3p.orders import Call
 
 log = logging.getLogger(__name__)
 
 SPACE = "os3p"
-KIND, LIGHTS = "station", "lights"
+KIND, LIGHTS, SCHEDULES = "station", "lights", "schedules"
 """The kinds of our documents; their ids are identities."""
 MOST_KINDS = 100
 """Kinds of deviation counted for one station, and measurands known of it; more kinds are counted as ``other``."""
 OTHER = "other"
+GEOLOCATION = "geolocation"
+"""The attribute of a device that says where it stands (``[52.09, 5.12]``), if the station does not say so itself."""
+KEYS: Mapping[str, str] = MappingProxyType(
+    {"Geolocation": "geolocation", "TimeZone": "timezone", "StreetlightProfileMaxStackLevel": "max_stack_level"}
+)
+"""The keys of a station's configuration that its schedules depend on, and the fields of its record for them."""
 
 LIST = subjects.of(SPACE, "stations")
 """Asked with None: a ``StationView`` of every station, ordered by identity, without ``lights``; with a list of identities: of those there are."""
@@ -65,6 +77,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``status``: what it was last told; None: it has not sent a BootNotification yet.
     ``strict``: None is the section's. ``heartbeat_interval`` in s, told instead of the section's.
+    ``geolocation``, ``timezone`` and ``max_stack_level``: as the station told them, empty where it told none that can be used; ``learnt``: when it
+    was asked the last time.
     """
 
     status: Status | None = None
@@ -74,6 +88,10 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     boot: Boot = Boot()
     strict: bool | None = None
     heartbeat_interval: int | None = None
+    geolocation: str = ""
+    timezone: str = ""
+    max_stack_level: int | None = None
+    learnt: int = 0
 
 
 class ConnectionView(msgspec.Struct, frozen=True):
@@ -89,7 +107,8 @@ class StationView(msgspec.Struct, frozen=True, omit_defaults=True):
     """A station as an operator sees it.
 
     ``strict``: what is in force. ``deviations``: how often since the hub started, by kind; ``refused``: its CALLs since then that were answered with
-    a CALLERROR. ``connection``: None when it is not connected. ``lights``: the live state by contactor.
+    a CALLERROR. ``connection``: None when it is not connected. ``lights``: the live state by contactor. ``schedules``: what it has accepted, and how
+    its own answers compare. ``timezone`` and ``geolocation``: what our calculation goes by, wherever it is from; empty: nobody knows.
     """
 
     identity: str
@@ -101,6 +120,9 @@ class StationView(msgspec.Struct, frozen=True, omit_defaults=True):
     refused: int = 0
     connection: ConnectionView | None = None
     lights: Lights | None = None
+    schedules: Schedules | None = None
+    timezone: str = ""
+    geolocation: str = ""
 
 
 class Change(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -121,6 +143,10 @@ class Connected(Protocol):
 
     def admission_changed(self, admission: Admission | None) -> None:
         """An operator has decided; None: the device was removed."""
+        ...
+
+    def caller(self) -> Call | None:
+        """What sends a CALL to it; None while it may not be asked."""
         ...
 
 
@@ -153,6 +179,7 @@ def device_id(identity: str) -> str:
 
 _records = msgspec.json.Decoder(Record)
 _lights = msgspec.json.Decoder(Lights)
+_schedules = msgspec.json.Decoder(Schedules)
 
 
 class Stations:
@@ -233,6 +260,33 @@ class Stations:
             self._counter.inc(kind=kind)
             known = kind if kind in counts or len(counts) < MOST_KINDS else OTHER
             counts[known] = counts.get(known, 0) + 1
+
+    # ------------------------------------------------------------------------------------------------------- where it stands
+
+    def zone(self, station: Station) -> ZoneInfo:
+        """Of its clock on the wall: what it told, else the section's, else the hub's."""
+        return ZoneInfo(station.record.timezone or self._section.timezone or self._hub.timezone)
+
+    def where(self, station: Station) -> tuple[float, float] | None:
+        """Degrees north and east: what it told, else the attribute of its device, else the section's; None when nobody knows."""
+        return schedule.coordinates(self._geolocation(station))
+
+    def _geolocation(self, station: Station) -> str:
+        device = self._device(station.identity)
+        attribute = "" if device is None else device.attributes.get(GEOLOCATION, "")
+        said = station.record.geolocation or (attribute if schedule.coordinates(attribute) is not None else "")
+        return said or self._section.geolocation or ""
+
+    async def learnt(self, station: Station, told: Mapping[str, str | None], *, asked: bool = False) -> None:
+        """Keep what it told of its configuration, by key (None: it has no such value). ``asked``: it has no more to say. Raises StorageError."""
+        fields = {KEYS[key]: _READ[key](value or "") for key, value in told.items() if key in KEYS}
+        async with self._locks.hold((station.identity,)):
+            record = msgspec.structs.replace(station.record, **fields)
+            if asked or KEYS.keys() <= told.keys():
+                record = msgspec.structs.replace(record, learnt=self._hub.clock.now())
+            if record != station.record and self._device(station.identity) is not None:
+                await finish(self._hub.intake.commit([self._put(station.identity, record)]))
+                station.record = record
 
     # ---------------------------------------------------------------------------------------------------------- registers
 
@@ -324,8 +378,12 @@ class Stations:
         device = self._device(identity)
         if device is None:
             return None
-        lights = await self._hub.documents.get(LIGHTS, identity)
-        return msgspec.structs.replace(self._view(device), lights=None if lights is None else _lights.decode(lights.body))
+        lights, schedules = await self._hub.documents.get(LIGHTS, identity), await self._hub.documents.get(SCHEDULES, identity)
+        return msgspec.structs.replace(
+            self._view(device),
+            lights=None if lights is None else _lights.decode(lights.body),
+            schedules=None if schedules is None else _schedules.decode(schedules.body),
+        )
 
     async def _change(self, asked: Change) -> StationView | None:
         change = msgspec.convert(asked, Change, from_attributes=True)
@@ -352,6 +410,8 @@ class Stations:
             deviations=dict(station.deviations or {}),
             refused=station.refused,
             connection=None if station.connection is None else station.connection.view(),
+            timezone=self.zone(station).key,
+            geolocation=self._geolocation(station),
         )
 
     # ------------------------------------------------------------------------------------------------------------- details
@@ -392,7 +452,7 @@ class Stations:
         """The documents of a removed station: should it ever come again, it has to register again."""
         documents = self._hub.documents
         try:
-            await documents.commit([documents.delete(kind, identity) for kind in (KIND, LIGHTS)])
+            await documents.commit([documents.delete(kind, identity) for kind in (KIND, LIGHTS, SCHEDULES)])
         except StorageError as error:
             log.error("the documents of a removed station are still there", extra={"device": device_id(identity), "reason": error.message})
 
@@ -412,3 +472,26 @@ class Stations:
 def _set(measurands: tuple[str, ...]) -> frozenset[str]:
     """One object for all stations that measure the same."""
     return frozenset(measurands)
+
+
+def _geolocation(text: str) -> str:
+    return text if schedule.coordinates(text) is not None else ""
+
+
+def _timezone(text: str) -> str:
+    try:
+        return str(Zone(text))
+    except ValueError:
+        return ""
+
+
+def _max_stack_level(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 9 else None
+
+
+_READ: Mapping[str, Callable[[str], str | int | None]] = {
+    "Geolocation": _geolocation,
+    "TimeZone": _timezone,
+    "StreetlightProfileMaxStackLevel": _max_stack_level,
+}
+"""What a value is when it can be used."""

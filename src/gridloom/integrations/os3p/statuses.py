@@ -1,7 +1,7 @@
 """What a station says about itself -> events and alarms of the core (annex A6.2, A6.3, A6.6-A6.8; CONFORMANCE N1-N3, N9-N12, N14-N21). Pure.
 
 **Alarms.** An error code raises an alarm of its kind. Errors of a hardware test are alarms of the subject ``test``, no more than INFO (N11); those of
-the vendor have the vendor's code as subject (N10). An alarm ends by its fixed string in ``info`` (N12), and all of them when the station says that it
+the vendor have the vendor's code as subject (N10), as far as they are not too many. An alarm ends by its fixed string in ``info`` (N12), and all of them when the station says that it
 is Ok and there is no error (N9: ``status`` is of the station as a whole). The end of a test does not end a real error; the end of an error also ends
 its test. Which alarms are raised the caller says (``raised``). Each notification is an event of its own, for a station whose clock stands still may
 tell two errors of the same moment.
@@ -22,6 +22,7 @@ import msgspec
 
 from gridloom.core import events, ids
 from gridloom.core.model import Context, Event, EventState, MeterReading, Reading, ReadingType, Severity, TimeSource
+from gridloom.core.settings import masked
 from gridloom.integrations.os3p.mapping import when
 from gridloom.integrations.os3p.messages import (
     FirmwareStatusNotification,
@@ -34,6 +35,9 @@ from gridloom.integrations.os3p.messages import (
 TEST = "test"
 FAULTED = "station.faulted"
 NO_ERROR, OTHER_ERROR = "NoError", "OtherError"
+OTHER = "other"
+MOST_SUBJECTS = 100
+"""Errors of the vendor that are alarms of their own, of one station; more are one alarm, whose subject is ``other``."""
 _LONGEST_SUBJECT = 120
 
 # ----------------------------------------------------------------------------------------------------------------- error codes
@@ -73,6 +77,9 @@ ERRORS: Mapping[str, Error] = MappingProxyType(
 )
 """Every error code but NoError, which is none."""
 
+VENDORS = ERRORS[OTHER_ERROR].kind
+"""The alarms of which there may be many at once."""
+
 KINDS = frozenset({row.kind for row in ERRORS.values()} | {FAULTED})
 """The alarms that StatusNotifications raise and end."""
 
@@ -82,8 +89,11 @@ Alarm = tuple[str, str]
 """Kind and subject."""
 
 
-def status(message: StatusNotification, device: str, received: int, raised: Collection[Alarm]) -> list[Event]:
-    """The events of a StatusNotification. ``raised``: (kind, subject) of the device's alarms that are raised now, of KINDS or any.
+def status(
+    message: StatusNotification, device: str, received: int, raised: Collection[Alarm], subjects: Collection[str] = frozenset()
+) -> list[Event]:
+    """The events of a StatusNotification. ``raised``: (kind, subject) of the device's alarms that are raised now, of KINDS or any; ``subjects``: of
+    the vendor's errors that the device told before, whether or not they are raised now.
 
     ``received`` in µs UTC. Told are changes of ``station.faulted``, every error (also again), and the ends that this message means; text that ends
     nothing is ``fault.resolved``.
@@ -92,7 +102,7 @@ def status(message: StatusNotification, device: str, received: int, raised: Coll
     raised = [alarm for alarm in raised if alarm[0] in KINDS]
     ok = message.status == "Ok"
     if message.errorCode != NO_ERROR:
-        told.error()
+        told.error({subject for kind, subject in raised if kind == VENDORS}.union(subjects))
     else:
         ends = _ends(told.info, bool(message.test), raised)
         if told.info and not ends:
@@ -126,24 +136,29 @@ class _Told:
         self.message = message
         self.device = device
         self.received = received
-        self.info = (message.info or "").strip()
+        self.info = masked((message.info or "").strip())
+        self.vendor, self.code = masked(message.vendorId or ""), masked(message.vendorErrorCode or "")
         self.time, self.source = when(message.timestamp, received)
         self.events: list[Event] = []
-        given = {"info": self.info, "vendorId": message.vendorId, "vendorErrorCode": message.vendorErrorCode, "test": message.test}
+        given = {"info": self.info, "vendorId": self.vendor, "vendorErrorCode": self.code, "test": message.test}
         self.data = {"status": message.status, "code": message.errorCode, **{name: value for name, value in given.items() if value}}
 
-    def error(self) -> None:
-        """The alarm of the error code; a code that the document does not have is another error, and its own subject."""
+    def error(self, subjects: Collection[str]) -> None:
+        """The alarm of the error code; a code that the document does not have is another error, and its own subject, if it is in ``subjects`` or
+        there is room for it.
+        """
         message, row = self.message, ERRORS.get(self.message.errorCode)
         subject = ""
         if row is None or row.code == OTHER_ERROR:
-            words = (message.vendorId, message.vendorErrorCode) if row else (message.errorCode,)
+            words = (self.vendor, self.code) if row else (masked(message.errorCode),)
             subject = ":".join(word for word in words if word)
         row = row or ERRORS[OTHER_ERROR]
         words = (f"{subject}: {self.info}" if subject and self.info else subject or self.info, row.code)
         severity = row.severity
         if message.test:
             subject, severity = f"{TEST}:{subject}" if subject else TEST, Severity.INFO
+        if row.kind == VENDORS and subject[:_LONGEST_SUBJECT] not in subjects and len(subjects) >= MOST_SUBJECTS:
+            subject = OTHER
         self.event(row.kind, EventState.RAISED, subject, words[0] or words[1], severity)
 
     def event(self, kind: str, state: EventState, subject: str, message: str, severity: Severity | None = None) -> None:
