@@ -114,7 +114,7 @@ def turned(child: Child) -> dict[str, Any]:
         found = child.ask()
         if found["reads"] != before:
             return found
-        time.sleep(0.002)
+        time.sleep(0.02)  # a look costs the hub CPU, too
 
 
 def main() -> None:

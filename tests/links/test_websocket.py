@@ -767,6 +767,58 @@ async def test_tls_and_the_client_certificate(start: Start) -> None:
         assert b"101" not in await asyncio.wait_for(plain.reader.read(), 5)
 
 
+async def test_whose_tls_handshake_fails_is_told_and_another_certificate_may_be_taken(start: Start) -> None:
+    def tls_of(authority: trustme.CA) -> ssl.SSLContext:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("localhost").configure_cert(tls)
+        tls.verify_mode = ssl.CERT_REQUIRED
+        authority.configure_trust(tls)
+        return tls
+
+    def mine(authority: trustme.CA, own: trustme.CA) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        own.issue_cert("station-1.example").configure_cert(context)
+        return context
+
+    async def knock(tls: ssl.SSLContext) -> None:
+        async with connect(f"wss://localhost:{port}/", ssl=tls, server_hostname="localhost", compression=None) as client:
+            await client.send("x")
+            assert await client.recv() == "x"
+
+    async def gone(*, bytes_first: bytes = b"") -> None:
+        raw = await Raw.connect(where)
+        raw.send(bytes_first)
+        with contextlib.suppress(ConnectionError):
+            await asyncio.wait_for(raw.reader.read(), 5)
+
+    first, second = trustme.CA(), trustme.CA()
+    told: list[tuple[str, Exception]] = []
+    server, where = await start(tls=tls_of(first), handshake_timeout=0.5, unsecured=lambda peer, error: told.append((peer, error)))
+    port = where.rpartition(":")[2]
+    await knock(mine(first, first))
+    for wrong in (mine(first, second), mine(second, first)):
+        with pytest.raises((OSError, websockets.WebSocketException)):
+            await knock(wrong)
+    await gone(bytes_first=handshake())
+    await gone()  # silent until the time is over
+    await until(lambda: len(told) == 4)
+    assert {peer for peer, _ in told} == {"127.0.0.1"}
+    assert isinstance(told[0][1], ssl.SSLCertVerificationError)
+    assert isinstance(told[2][1], ssl.SSLError)
+    assert isinstance(told[3][1], ConnectionError | TimeoutError)
+    server.secure(tls_of(second))
+    await knock(mine(second, second))
+    with pytest.raises((OSError, websockets.WebSocketException)):
+        await knock(mine(first, first))
+    halfway = await Raw.connect(where)
+    await asyncio.sleep(0.05)
+    await server.stop()
+    assert await halfway.ended(), "who is half in is cut"
+    with pytest.raises(ConnectionRefusedError):
+        await Raw.connect(where)
+
+
 async def test_reconnect_storm(start: Start) -> None:
     """Two hundred clients at once, several times over; half of them leave without a word. Nothing is left behind."""
     server, where = await start()

@@ -23,6 +23,7 @@ SEMANTIC = re.compile(
       | zone | timezone             # known to the time-zone database
       | site | scope                # a site that exists
       | expires                     # in the future
+      | identity                    # of printable characters, as Unicode has them
       | verb                        # said by the alternatives, but a verb may be out of them by one character
       | arguments(?:\..*|\[.*)?     # a rule over several arguments of a verb
       | payload(?:\..*|\[.*)? | everything | file   # rules of the message that is sent

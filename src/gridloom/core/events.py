@@ -120,7 +120,8 @@ _LINE = (
     _alarm("link.refused",      _ERROR,   "The other side speaks no version of the protocol that this side speaks.", "OS³P C10", "os3p ocpp"),
     _event("broker.connected",  _INFO,    "The MQTT broker is connected.", "EVerest FACTS 2.4", "everest"),
     _alarm("broker.lost",       _ERROR,   "The MQTT broker is not connected.", "EVerest FACTS 2.4", "everest", cleared_by="broker.connected"),
-    _alarm("address.conflict",  _ERROR,   "Two meters answer to one address, or one answers to the address of another.", "EKM FACTS 1.2", "ekm"),
+    _alarm("address.conflict",  _ERROR,   "Two devices answer to one address or identity, or one answers to that of another.",
+        "EKM FACTS 1.2; OS³P C16", "ekm os3p"),
 )
 
 _METER = (

@@ -159,6 +159,7 @@ _MASKS = (
     (re.compile(r"(\w://)[^/\s@\"']*@"), r"\1***@"),  # credentials in a URL
     (re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]+", re.IGNORECASE), r"\1 ***"),
     (re.compile(r"([?&](?:[\w-]*(?:token|key|secret|password|signature|sig))=)[^&\s\"']*", re.IGNORECASE), r"\1***"),
+    (re.compile(r"(/key/)[^/?\s\"']+"), r"\1***"),  # EKM's readMeter has its key in the path
     (re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"), "***"),  # one of our own tokens: 32 bytes in base64url
 )
 

@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from gridloom.core import faults
+from gridloom.core import faults, settings
 from gridloom.core.errors import FieldFault, InvalidInput
 from gridloom.core.model import Role
 
@@ -909,9 +909,20 @@ def validate(verb: str, arguments: Mapping[str, Any]) -> Any:
 
 
 def masked(verb: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments for logs, answers and the audit trail: secrets that were given are ``***``."""
+    """The arguments for logs, answers and the audit trail: secrets that were given are ``***``.
+
+    The ``value`` of a configuration key whose name is that of a secret counts as one; credentials in any other are masked.
+    """
     secrets: Collection[str] = _row(verb).secrets
-    return {name: "***" if name in secrets and value is not None else value for name, value in arguments.items()}
+    shown = {name: "***" if name in secrets and value is not None else value for name, value in arguments.items()}
+    if isinstance(shown.get("key"), str) and isinstance(shown.get("value"), str):
+        shown["value"] = without_credentials(shown["key"], shown["value"])
+    return shown
+
+
+def without_credentials(key: str, value: str) -> str:
+    """The value of a key of a device's configuration as people may see it."""
+    return "***" if settings.is_secret_name(key) and value else settings.masked(value)
 
 
 @lru_cache(maxsize=256)

@@ -118,17 +118,20 @@ class HandshakeRequest:
         """The comma-separated words of a header field, of all its lines, in lower case."""
         return [word for word in (word.strip().lower() for line in self.headers(name) for word in line.split(",")) if word]
 
-    @property
-    def basic(self) -> tuple[str, bytes] | None:
-        """User and password of ``Authorization: Basic``; the password as bytes (OCPP 1.6 has binary ones). None where there are none, or broken."""
+    def secret(self, user: str) -> bytes | None:
+        """The password of ``Authorization: Basic`` for this user, whose name may hold a colon; in bytes, for OCPP 1.6 has binary ones.
+
+        None where there is none, or somebody else's, or a broken one.
+        """
         scheme, _, encoded = self.header("authorization").strip().partition(" ")
         if scheme.lower() != "basic":
             return None
         try:
-            user, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
-            return (user.decode(), password) if colon else None
-        except (binascii.Error, UnicodeDecodeError):
+            given = base64.b64decode(encoded.strip(), validate=True)
+        except binascii.Error:
             return None
+        name = f"{user}:".encode()
+        return given[len(name) :] if given.startswith(name) else None
 
     @property
     def subprotocols(self) -> list[str]:

@@ -39,9 +39,10 @@ def section(**more: Any) -> Section:
 class Front:
     """A hub that clients and gateways speak with. ``carry_out`` is the executor of all its meters."""
 
-    def __init__(self, path: Path, settings: Section) -> None:
+    def __init__(self, path: Path, settings: Section, certificate: tuple[str, str] | None = None) -> None:
         self.path = path
         self.settings = settings
+        self.certificate = certificate
         self.done: list[Command] = []
         self.carry_out: Callable[[Command], Awaitable[Any]] = self._do
         self.keys: dict[str, str] = {}
@@ -57,7 +58,7 @@ class Front:
         self.hub = Hub(
             clock=w.clock, bus=w.bus, intake=w.intake, commands=w.commands, registry=w.registry, transactions=w.transactions, alarms=w.alarms,
             accounts=w.accounts, outbox=w.outbox, documents=Space(w.store, "ekm"), query=w.query, metrics=w.metrics, http=lambda: self.url,
-            data_dir=self.path, timezone="Europe/Paris",
+            data_dir=self.path, timezone="Europe/Paris", certificate=self.certificate,
         )  # fmt: skip
         parts = face.build(self.settings, self.hub)
         (service,) = parts.services

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+import websockets
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.integrations.ekm.front import OTHERS_METER, RELAY, Front, front
+from tests.integrations.ekm.front import OTHERS_METER, RELAY, Front, front, section
 
 from gridloom.core.clock import Clock
 from gridloom.core.errors import DeviceError, GridloomError
@@ -227,6 +230,34 @@ async def test_readings_of_a_device_that_is_not_admitted_do_not_block_the_others
     await remote.says(1, 2)
     await until(lambda: remote.agent._spool.empty)
     assert await stored(hub) == []
+
+
+async def test_with_the_certificate_of_the_hub_all_of_it_is_tls(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    chain.write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
+    key.write_bytes(issued.private_key_pem.bytes())
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    hub = await Front(tmp_path, section(), (str(chain), str(key))).open()
+    _, text = await hub.face.keys.create(hub.world.admin, "admin", mac=MAC)
+    port = hub.push.rpartition(":")[2]
+    remote = Remote(hub, tmp_path / "agent", text)
+    remote.agent._url, remote.agent._tls = f"wss://localhost:{port}/gateway", trust
+    try:
+        await remote.start()
+        await until(lambda: hub.world.registry.online(f"ekm:{REMOTE}"))
+        channel = hub.face.keys.ids.of("admin")
+        async with websockets.connect(f"wss://localhost:{port}/ws/{channel}", ssl=trust) as socket:
+            assert hub.face.push is not None
+            hub.face.push.publish(channel, b"{}")
+            assert await socket.recv() == "{}"
+        with pytest.raises((OSError, websockets.InvalidMessage)):
+            await websockets.connect(f"ws://localhost:{port}/ws/{channel}")
+    finally:
+        await remote.agent.stop()
+        await hub.close()
 
 
 # --------------------------------------------------------------------------------------------------------- the hub is away

@@ -116,11 +116,13 @@ async def test_no_order_is_carried_out_twice_and_none_is_left_without_an_answer(
         await until(all_ended, told, 90)
         await until(lambda: online(hub), told)
         messages = await replay(push, channel)
+        _, read = await asyncio.to_thread(hub.request, "GET", f"/readMeter?key={key}&cnt=3", None, None)
     finally:
         if gateway.process is not None and gateway.process.poll() is None:
             await asyncio.to_thread(gateway.kill)
         await asyncio.to_thread(hub.stop)
         await simulator.stop()
+    assert 90 < read[METER][0]["RMS_Volts_Ln_1"] < 260, "what the meter says arrives all the same"
     carried_out = [int(data[1:]) for register, data in line.meters[0].writes if register == "0081"]
     assert len(carried_out) == len(set(carried_out)), "never twice"
     for id, duration in accepted.items():

@@ -302,7 +302,7 @@ def test_the_wildcard_takes_the_address_that_answers() -> None:
 
 @pytest.mark.parametrize("bad", [Got.SILENCE, Got.BAD_CRC, Got.CUT, Got.NOISE])
 def test_a_read_is_tried_three_times(bad: Got) -> None:
-    asked, read = hold(codec.read(ADDRESS, V4), [Answer(bad), Answer(bad), frame(FRAME_A), frame(FRAME_B_SAME)])
+    asked, _ = hold(codec.read(ADDRESS, V4), [Answer(bad), Answer(bad), frame(FRAME_A), frame(FRAME_B_SAME)])
     assert asked == ["read A"] * 3 + ["read B"]
     asked, error = hold(codec.read(ADDRESS, V4), [Answer(bad)] * 3)
     assert asked == ["read A"] * 3
@@ -365,7 +365,7 @@ def test_the_meters_no_is_told_and_not_repeated() -> None:
 
 def test_a_port_that_goes_away_before_the_write_is_a_refusal() -> None:
     for answers in ([LOST], [frame(FRAME_A), LOST]):
-        asked, error = hold(codec.write(ADDRESS, V4, RELAY), answers)
+        _, error = hold(codec.write(ADDRESS, V4, RELAY), answers)
         assert isinstance(error, LineLost)
         assert isinstance(error, Refused)
 
@@ -376,7 +376,7 @@ def test_a_pulse_output_ratio_must_suit_the_meters_ct_ratio() -> None:
     asked, error = hold(codec.write(ADDRESS, V4, not_), [frame(FRAME_B_SAME)])
     assert isinstance(error, PulseRatioRefused)
     assert asked == ["read B"]
-    asked, result = hold(codec.write(ADDRESS, V4, fits), [frame(FRAME_B_SAME), GOOD, GOOD])
+    asked, _ = hold(codec.write(ADDRESS, V4, fits), [frame(FRAME_B_SAME), GOOD, GOOD])
     assert asked == ["read B", "password", "SetPulseOutputRatio"]
 
 

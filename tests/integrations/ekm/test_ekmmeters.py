@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ekmmeters
+import ekmmeters  # type: ignore[import-untyped]
 import pytest
 from tests.integrations.ekm.bus import V3, V4
 

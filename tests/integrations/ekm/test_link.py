@@ -32,7 +32,7 @@ async def opened(bus: Bus) -> Bus:
     return bus
 
 
-async def order(bus: Bus, write: Write = RELAY, address: str = V4, password: str = "00000000") -> Any:  # noqa: S107
+async def order(bus: Bus, write: Write = RELAY, address: str = V4, password: str = "00000000") -> Any:
     return await bus.converse(codec.write(address, MODEL, write, password), address)
 
 
@@ -389,7 +389,12 @@ async def test_the_line_is_left_alone_until_a_reply_is_due(tmp_path: Path) -> No
         pieces: list[int] = []
         original = bus._heard
         assert bus._stream is not None
-        bus._stream.listen(lambda data: (pieces.append(len(data)), original(data)) and None)
+
+        def hear(data: bytes) -> None:
+            pieces.append(len(data))
+            original(data)
+
+        bus._stream.listen(hear)
         count = len(road.ears.reads)
         await until(lambda: len(road.ears.reads) >= count + 3, 10)
         assert sum(pieces) >= 3 * 510

@@ -315,7 +315,7 @@ async def test_who_joins_while_others_are_told_hears_only_what_comes_then(port: 
     for _, _, reader, _ in before:
         assert [await chunk(reader) for _ in range(11)] == [b"%d" % number for number in range(10)] + [b"end"], "all, once, in order"
     for number, (_, _, reader, _) in joined:
-        heard = []
+        heard: list[bytes] = []
         while not heard or heard[-1] != b"end":
             heard.append(await chunk(reader))
         told = [int(one) for one in heard[:-1]]

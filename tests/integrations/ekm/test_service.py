@@ -39,9 +39,8 @@ class House:
         world.bus.listen(subjects.ALL_READINGS, lambda _, told: self.told.append(told.reading))
 
     async def start(self, *units: str, every: float = 0.1) -> Buses:
-        made = Settings(
-            port=SerialPort(str(self.road.path)), meters=tuple(map(Unit, units or UNITS)), poll_seconds=every, timeout=0.06, silent_after=0.3, baud=BAUD,  # type: ignore[arg-type]
-        )  # fmt: skip
+        port, fast = SerialPort(str(self.road.path)), {"timeout": 0.06, "silent_after": 0.3, "baud": BAUD}
+        made = Settings(port=port, meters=tuple(map(Unit, units or UNITS)), poll_seconds=every, **fast)  # type: ignore[arg-type]
         section = Section(bus=(made,), gateway_mac="995DAD427614")  # type: ignore[arg-type]
         buses = Buses(section, self.hub, memory=self.hub.documents, bus=self.world.bus, ports=self.ports)
         await buses.start()
@@ -232,4 +231,4 @@ def test_what_is_configured_is_checked() -> None:
         Section(bus=(one, one))
     with pytest.raises(ValueError, match="two buses"):
         Section(bus=(one, Settings(port=SerialPort("/dev/ttyUSB1"), meters=(Unit("1:v4"),))))
-    assert [bus.port for bus in with_simulated(Section(bus=(one,)), "/tmp/x", ("2:v4",)).bus] == ["/dev/ttyUSB0", "/tmp/x"]  # noqa: S108
+    assert [bus.port for bus in with_simulated(Section(bus=(one,)), "/tmp/x", ("2:v4",)).bus] == ["/dev/ttyUSB0", "/tmp/x"]

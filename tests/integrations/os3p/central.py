@@ -17,6 +17,7 @@ from gridloom.core.hub import Hub
 from gridloom.core.model import Admission, Command, CommandState, Device
 from gridloom.core.settings import Address
 from gridloom.integrations.os3p.config import Section
+from gridloom.integrations.os3p.files import Files
 from gridloom.integrations.os3p.server import CentralSystem
 from gridloom.integrations.os3p.stations import CHANGE, LIST, SHOW, Change, StationView
 
@@ -44,7 +45,7 @@ class Central:
         self.world = world
         self.settings = settings
         self.hub = hub_of(world, path)
-        self.service = CentralSystem(settings, self.hub)
+        self.service = CentralSystem(settings, self.hub, Files(settings, self.hub))
         self.where = ""
 
     async def start(self) -> Central:

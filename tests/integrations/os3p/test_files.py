@@ -217,6 +217,7 @@ async def test_an_upload_that_comes_too_slowly_is_ended(tmp_path: Path, monkeypa
                 break
             writer.write(b"x")
             await asyncio.sleep(0.05)
+        assert answer.done(), "while bytes came, one after the other"
         assert await answer == (408, "/docs#problem-too-slow")
         writer.close()
         assert "too slowly" in (await only(hub)).fault

@@ -27,6 +27,7 @@ from tests.integrations.os3p.central import Central, central, section
 from tests.integrations.os3p.station import BINARY, PING, TEXT, CallError, Station, connected, knock
 
 from gridloom.core.settings import Duration
+from gridloom.integrations.os3p.files import Files
 from gridloom.integrations.os3p.server import CentralSystem
 
 IDENTITIES = ("SUBS 1", "Übergabe/2")
@@ -374,7 +375,7 @@ class Machine(RuleBasedStateMachine):
     def the_hub_is_started_anew(self) -> None:
         async def again() -> None:
             await self.one.service.stop()
-            self.one.service = CentralSystem(self.one.settings, self.one.hub)
+            self.one.service = CentralSystem(self.one.settings, self.one.hub, Files(self.one.settings, self.one.hub))
             await self.one.start()
 
         leaving = [model.station for model in self.models.values() if model.station is not None] + [self.probe]

@@ -11,13 +11,17 @@ from typing import Any
 import pytest
 from tests.core.world import until
 from tests.integrations.os3p.central import FIRST, Central, central, refused, section
-from tests.integrations.os3p.station import BINARY, BOOT, Refused, connected
+from tests.integrations.os3p.station import BINARY, BOOT, Refused, basic, connected, knock
 
 from gridloom.core.clock import Clock, from_datetime
 from gridloom.core.errors import StorageFull
+from gridloom.core.events import new_event
 from gridloom.core.model import Admission, CommandState, DeviceKind
+from gridloom.core.ports import JournalFilter
 from gridloom.core.settings import Duration
 from gridloom.integrations.os3p.lights import Lights, updated
+from gridloom.integrations.os3p.stations import MOST_KINDS, MOST_REPLACED, Record, Station
+from gridloom.integrations.os3p.statuses import MOST_SUBJECTS
 
 LIGHT = {"contactorId": 2, "status": "On", "timestamp": "2026-11-20T16:00:00Z"}
 MODE = {"mode": "LocalOverride", "timestamp": "2026-11-20T16:00:00Z"}
@@ -181,6 +185,39 @@ async def test_so_many_may_wait_however_many_come_at_once(tmp_path: Path) -> Non
             station.cut()
 
 
+async def test_strangers_that_are_gone_do_not_keep_others_out(tmp_path: Path) -> None:
+    async with central(tmp_path, section(accept="approve", max_pending=2)) as one:
+        for identity in ("Z", "A"):
+            async with one.station(identity) as station:
+                assert (await station.boot())["status"] == "Pending"
+            await until(lambda identity=identity: not one.online(identity))
+        async with one.station("A"), one.station("NEW") as new:
+            assert (await new.boot())["status"] == "Pending"
+            assert {view.identity for view in await one.all()} == {"A", "NEW"}, "the oldest that is not connected made room"
+            with pytest.raises(Refused, match="503"):
+                await connected(one.where, "Z")
+
+
+async def test_a_place_is_not_lost_when_it_cannot_be_taken(tmp_path: Path) -> None:
+    async with central(tmp_path, section(accept="approve", max_pending=1)) as one:
+        async with one.station("A") as station:
+            await station.boot()
+        await until(lambda: not one.online("A"))
+        commit = one.world.store.commit
+
+        async def full(writes: Any) -> Any:
+            raise StorageFull("no space left")
+
+        async with one.station("B") as station:
+            one.world.store.commit = full  # type: ignore[method-assign]
+            with refused("InternalError"):
+                await station.boot()
+            one.world.store.commit = commit  # type: ignore[method-assign]
+            assert one.service._stations._pending == {"A"}
+            assert (await station.boot())["status"] == "Pending"
+            assert [view.identity for view in await one.all()] == ["B"]
+
+
 async def test_of_a_stranger_who_only_looks_in_nothing_is_kept(tmp_path: Path) -> None:
     async with central(tmp_path, section(accept="approve")) as one:
         async with one.station() as station:
@@ -190,6 +227,55 @@ async def test_of_a_stranger_who_only_looks_in_nothing_is_kept(tmp_path: Path) -
         await until(lambda: not one.service._stations._stations)
         assert await one.all() == []
         assert await one.events("device.") == []
+
+
+async def test_C16_who_is_closed_is_told_that_a_newer_one_came(tmp_path: Path) -> None:
+    async with central(tmp_path) as one, one.accepted() as old, one.station():
+        closed = await old.closed()
+        assert (closed.code, closed.reason) == (1008, "a newer connection of this identity is here")
+
+
+async def test_C16_two_stations_of_one_identity_are_damped_and_an_alarm_says_so(tmp_path: Path) -> None:
+    async with central(tmp_path, section(learn_configuration=False)) as one:
+        async with one.accepted():
+            pass
+        await until(lambda: not one.online())
+        stations = [await connected(one.where) for _ in range(1 + MOST_REPLACED)]
+        for _ in range(3):
+            with pytest.raises(Refused, match="503") as refusal:
+                await connected(one.where)
+            assert 1 <= int(refusal.value.answer.headers["retry-after"]) <= 60
+        assert await stations[-1].call("Heartbeat"), "the one that is there stays"
+        assert await one.events("address.conflict") == ["address.conflict raised"]
+        assert one.world.alarms.raised(f"os3p:{FIRST}", "address.conflict") is not None
+        stations[-1].cut()
+        await until(lambda: not one.online())
+        async with one.station() as station:  # nobody is there: nothing to take
+            assert await station.call("Heartbeat")
+        for station in stations:
+            station.cut()
+
+
+async def test_C16_a_fight_is_over_when_a_connection_has_lasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridloom.integrations.os3p.conversation.PEACE", 0.1)
+    async with central(tmp_path, section(learn_configuration=False)) as one, one.accepted():
+        raised = new_event("address.conflict", f"os3p:{FIRST}", one.world.clock)
+        await one.world.intake.event(raised)
+        async with one.station():
+            await until(lambda: one.world.alarms.raised(f"os3p:{FIRST}", "address.conflict") is None)
+
+
+def test_C16_the_damping_of_one_identity_ends_with_its_minute() -> None:
+    station = Station(FIRST, Record())
+    station.connection = object()  # type: ignore[assignment]
+    for times in range(1, MOST_REPLACED):
+        assert station.replaced(100.0 + times) == times
+    assert station.contested(110.0) == 0
+    station.replaced(110.0)
+    assert station.contested(111.0) == 50.0
+    assert station.contested(162.0) == 0
+    assert station.replaced(162.0) == 1
+    assert station.contested(163.0) == 0
 
 
 async def test_C16_the_newest_wins_also_of_strangers(tmp_path: Path) -> None:
@@ -275,7 +361,8 @@ async def test_a_removed_station_is_closed_and_has_to_register_again(tmp_path: P
         async with one.accepted() as station:
             await station.call("StreetlightStatusNotification", LIGHT)
             await one.world.registry.remove(f"os3p:{FIRST}", one.world.admin)
-            assert (await station.closed()).code == 1008
+            closed = await station.closed()
+            assert (closed.code, closed.reason) == (1008, "this station was removed")
         with pytest.raises(Refused, match="404"):
             await connected(one.where)
         await until(lambda: not one.service._stations._forgetting)
@@ -504,6 +591,102 @@ async def test_N1_the_progress_of_a_transfer_is_an_event(tmp_path: Path) -> None
 # -------------------------------------------------------------------------------------------------- what is wrong with it
 
 
+async def test_the_alarms_of_a_station_are_bounded(tmp_path: Path) -> None:
+    async with central(tmp_path) as one, one.accepted() as station:
+        for number in range(MOST_SUBJECTS + 20):
+            error = status("OtherError", "Faulted", vendorId="V", vendorErrorCode=f"E{number}", timestamp=None)
+            assert await station.call("StatusNotification", {key: value for key, value in error.items() if value}) == {}
+            if number % 50 == 49:
+                assert await station.call("StatusNotification", {"status": "Ok", "errorCode": "NoError"}) == {}
+        known = {alarm.subject for alarm in one.world.alarms._alarms.values() if alarm.kind == "fault.other"}
+        assert len(known) == MOST_SUBJECTS + 1, "also of those that have ended"
+        assert "other" in known
+
+
+async def test_who_tells_more_than_he_may_waits_for_his_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridloom.integrations.os3p.stations.EVENTS_AT_ONCE", 5)
+    async with central(tmp_path) as one, one.accepted() as station:
+        began = one.world.clock.monotonic()
+        for _ in range(8):
+            await station.call("FirmwareStatusNotification", {"status": "Downloading"})
+        assert one.world.clock.monotonic() - began > 0.25
+        assert 3 <= (await one.show()).deviations["too-many-events"] <= 5
+        assert len(await one.events("device.firmware")) == 8, "nothing is lost"
+
+
+async def test_the_series_of_a_station_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridloom.integrations.os3p.stations.MOST_SERIES", 5)
+    async with central(tmp_path) as one, one.accepted() as station:
+        await station.call("MeterValues", METER)
+        for number in range(4):
+            sampled = [{"value": "1", "unit": "W", "measurand": "Mine", "location": f"place {number}"}]
+            await station.call("MeterValues", {"meterValue": [{"timestamp": "2026-11-20T16:53:16Z", "sampledValue": sampled}]})
+        await station.call("MeterValues", METER)
+        values = await one.world.registry.latest_values(f"os3p:{FIRST}")
+        assert sorted(value.type.location for value in values if value.type.measurand == "Mine") == ["place 0", "place 1"]
+        assert len(values) == 5
+        assert (await one.show()).deviations["too-many-series"] == 2
+
+
+async def test_the_measurands_of_a_station_are_bounded_also_in_one_message(tmp_path: Path) -> None:
+    async with central(tmp_path) as one, one.accepted() as station:
+        sampled = [{"value": "1", "unit": "W", "measurand": f"Mine {number}"} for number in range(MOST_KINDS + 50)]
+        await station.call("MeterValues", {"meterValue": [{"timestamp": "2026-11-20T16:53:16Z", "sampledValue": sampled}]})
+        assert len(one.device().measurands) == MOST_KINDS
+
+
+async def test_strangers_do_not_silence_what_stations_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridloom.integrations.os3p.reports.MOST", 3)
+    async with central(tmp_path) as one:
+        await one.add()
+        await one.world.accounts.set_credential(None, f"os3p:{FIRST}", "right")
+        for number in range(6):
+            assert (await knock(one.where, f"STRANGER{number}")).status == 404
+        for _ in range(2):
+            assert (await knock(one.where, headers=[basic(FIRST, "wrong")])).status == 401
+        assert await one.events("device.unknown") == ["device.unknown occurred"] * 3
+        assert await one.events("device.credential.refused") == ["device.credential.refused occurred"]
+
+
+async def test_S27_credentials_in_what_a_station_says_are_masked(tmp_path: Path) -> None:
+    secret = "ftp://joe:SEKRET7@10.0.0.1/fw"
+    async with central(tmp_path) as one, one.accepted() as station:
+        station.replies["GetConfiguration"] = {
+            "configurationKey": [{"key": "Url", "readonly": False, "value": secret}, {"key": "ApnPassword", "readonly": False, "value": "SEKRET7"}]
+        }
+        station.replies["GetFile"] = {"status": "Accepted", "fileName": secret}
+        station.replies["ChangeConfiguration"] = {"status": "Accepted"}
+        station.replies["Reset"] = ["NotSupported", f"not from {secret}", {}]
+        error = status("OtherError", "Faulted", vendorId=secret, vendorErrorCode=secret[:50], info=secret)
+        assert await station.call("StatusNotification", error) == {}
+        ended = [
+            await one.order("device.configuration.get"),
+            await one.order("device.files.get", {"what": "syslog", "location": secret}),
+            await one.order("device.configuration.set", {"key": "Url", "value": secret}),
+            await one.order("device.configuration.set", {"key": "ApnPassword", "value": "SEKRET7"}),
+            await one.order("device.reset"),
+        ]
+        assert [order.state for order in ended] == [CommandState.DONE] * 4 + [CommandState.FAILED]
+        sent = [message[3].get("value") for message in station.messages if message[0] == 2 and message[2] == "ChangeConfiguration"]
+        assert sent == [secret, "SEKRET7"], "the station gets it"
+        assert ended[1].result["fileName"] == "ftp://***@10.0.0.1/fw"
+        events = await one.world.query.events(one.world.admin)
+        trail = await one.world.store.journal.entries(JournalFilter(), limit=1_000)
+        told = json.dumps([str(ended), str(events), str([entry.entry.body for entry in trail]), str(one.world.alarms.raised_of(f"os3p:{FIRST}"))])
+        assert "SEKRET7" not in told
+
+
+async def test_a_station_that_is_gone_before_it_could_be_asked_to_boot_is_nothing_of_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "gridloom.integrations.os3p")
+    async with central(tmp_path, section(boot_grace=Duration(0.01))) as one:
+        await one.add()
+        async with one.station() as station:
+            await station.asked_for("TriggerMessage")
+        words = "a station was asked to boot and did not say that it will"
+        await until(lambda: any(record.message == words for record in caplog.records))
+        assert {record.levelname for record in caplog.records if record.message == words} == {"DEBUG"}
+
+
 async def test_R18_an_unknown_action_is_not_implemented_and_one_of_ours_not_supported(tmp_path: Path) -> None:
     async with central(tmp_path) as one, one.accepted() as station:
         with refused("NotImplemented"):
@@ -611,16 +794,42 @@ async def test_an_order_waits_for_a_station_that_is_offline_if_it_shall(tmp_path
             assert (await one.world.commands.wait(waiting.id, 5)).state is CommandState.DONE
 
 
-async def test_an_order_waits_until_the_answer_to_the_boot_is_sent(tmp_path: Path) -> None:
-    async with central(tmp_path, section(accept="approve")) as one:
+@pytest.mark.parametrize("policy", ["known", "approve"])
+async def test_an_order_waits_until_the_answer_to_the_boot_is_sent(tmp_path: Path, policy: str) -> None:
+    """Of a station that was never accepted; the commit of its boot takes its time."""
+    async with central(tmp_path, section(accept=policy)) as one:
+        await one.add()
+        waiting = await one.submit("device.configuration.get", wait_online=True)
         async with one.station() as station:
+            assert await station.quiet(), "nothing is sent to who has not booted"
+            assert not one.online()
+            assert one.world.registry.state(f"os3p:{FIRST}").reason == "it is connected, but has not been accepted yet"
+            commit = one.world.store.commit
+
+            async def slow(writes: Any) -> Any:
+                done = await commit(writes)
+                await asyncio.sleep(0.05)
+                return done
+
+            one.world.store.commit = slow  # type: ignore[method-assign]
             await station.boot()
-            await one.decide(Admission.KNOWN)
-            await station.boot()
+            one.world.store.commit = commit  # type: ignore[method-assign]
+            id, _ = await station.asked_for("GetConfiguration")
+            assert [message[0] for message in station.messages[:2]] == [3, 2], "the answer, then the order"
+            station.result(id, {"configurationKey": []})
+            assert (await one.world.commands.wait(waiting.id, 5)).state is CommandState.DONE
+
+
+async def test_a_station_that_was_put_back_and_accepted_again_can_be_reached(tmp_path: Path) -> None:
+    async with central(tmp_path, section(learn_configuration=False)) as one:
+        async with one.accepted():
+            await one.decide(Admission.PENDING)
         await until(lambda: not one.online())
-        await one.submit("device.configuration.get", wait_online=True)
         async with one.station() as station:
-            await station.asked_for("GetConfiguration")
+            assert await station.quiet(0.05)
+            assert not one.online()
+            await one.decide(Admission.KNOWN)
+            await until(one.online)
 
 
 async def test_an_order_for_a_station_that_waits_is_refused(tmp_path: Path) -> None:
@@ -677,7 +886,7 @@ async def test_many_stations_at_once(tmp_path: Path) -> None:
 def test_what_other_rooms_are_told_can_be_written_as_json() -> None:
     import msgspec
 
-    from gridloom.integrations.os3p.stations import Record, StationView
+    from gridloom.integrations.os3p.stations import StationView
 
     view = StationView("a", "os3p:a", Admission.KNOWN, False, Record(), {"alias": 1})
     assert json.loads(msgspec.json.encode(view))["identity"] == "a"

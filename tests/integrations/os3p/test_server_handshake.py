@@ -18,9 +18,10 @@ from tests.integrations.os3p.station import Refused, Station, basic, connected, 
 
 from gridloom.core.errors import ConfigurationError
 from gridloom.core.settings import Address, ReadableFile
+from gridloom.integrations.os3p import certificates
+from gridloom.integrations.os3p.certificates import server_tls
 from gridloom.integrations.os3p.config import Section, Subprotocol, UrlPath
 from gridloom.integrations.os3p.door import Malformed, decoded
-from gridloom.integrations.os3p.server import server_tls
 
 ODD = ["SUBS 123", "a/b?c#d%e", "%2F", "100%", "Wijk bij Duurstede – №7", "変電所", "é", "1.0", "a:b", "..", "+", "'"]
 
@@ -286,20 +287,27 @@ class Authority:
         self.path = path
         self.ca = trustme.CA()
         self._numbers = itertools.count()
-        issued = self.ca.issue_cert("hub.example")
+        self.issue("hub.example")
+        self.ca.cert_pem.write_to_path(path / "ca.pem")
+
+    def issue(self, name: str) -> None:
+        """A certificate for the hub, instead of the one before."""
+        path = self.path
+        issued = self.ca.issue_cert(name)
         issued.private_key_pem.write_to_path(path / "key.pem")
         for number, blob in enumerate(issued.cert_chain_pems):
             blob.write_to_path(path / "cert.pem", append=number > 0)
-        self.ca.cert_pem.write_to_path(path / "ca.pem")
 
     def settings(self, **more: object) -> Section:
         """Listen with TLS and look at certificates."""
         files = {name: ReadableFile(str(self.path / file)) for name, file in (("tls_certificate_file", "cert.pem"), ("tls_key_file", "key.pem"))}
         return section(**files, **more)
 
-    def client(self, name: str | None = None, *, common: bool = True, ca: trustme.CA | None = None) -> ssl.SSLContext:
+    def client(
+        self, name: str | None = None, *, common: bool = True, ca: trustme.CA | None = None, trust: trustme.CA | None = None
+    ) -> ssl.SSLContext:
         """What a station has: trust in us, and maybe a certificate of this name."""
-        context = ssl.create_default_context(cafile=str(self.path / "ca.pem"))
+        context = ssl.create_default_context(cadata=(trust or self.ca).cert_pem.bytes().decode())
         if name is not None:
             issued = (ca or self.ca).issue_cert(common_name=name) if common else (ca or self.ca).issue_cert(name)
             file = self.path / f"client{next(self._numbers)}.pem"
@@ -332,7 +340,7 @@ async def test_a_certificate_names_the_station_in_the_url(tmp_path: Path) -> Non
         assert (await knock(one.where, "SUBS003", tls=authority.client("SUBS003"))).status == 404
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError, ssl.SSLError)):
             await knock(one.where, tls=authority.client(FIRST, ca=trustme.CA()))
-        assert await one.events("device.credential.refused") == ["device.credential.refused occurred"] * 2
+        assert await one.events("device.credential.refused") == ["device.credential.refused occurred"] * 3
         secret = await one.world.accounts.set_credential(one.world.admin, f"os3p:{FIRST}")
         assert (await knock(one.where, tls=authority.client(FIRST))).status == 401, "a certificate is no secret"
         assert (await knock(one.where, tls=authority.client(FIRST), headers=[basic(FIRST, secret)])).status == 101
@@ -352,6 +360,67 @@ async def test_a_certificate_can_be_optional(tmp_path: Path) -> None:
         await one.add()
         assert (await knock(one.where, tls=authority.client())).status == 101
         assert (await knock(one.where, tls=authority.client("SUBS002"))).status == 403
+
+
+async def test_a_tls_handshake_that_fails_is_counted_and_told(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    async with central(tmp_path, authority.settings(client_ca_file=ReadableFile(str(tmp_path / "ca.pem")))) as one:
+        await one.add()
+        for _ in range(3):
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError, ssl.SSLError)):
+                await knock(one.where, tls=authority.client(FIRST, ca=trustme.CA()))
+        await until(lambda: one.count("gridloom_os3p_refused_total") == {"tls": 3})
+        assert await one.events("device.credential.refused") == ["device.credential.refused occurred"], "of one address one in a while"
+        (event,) = (await one.world.query.events(one.world.admin, kinds=("device.credential.refused",))).events
+        assert event.data["address"] == "127.0.0.1"
+        assert "unable to get local issuer certificate" in event.message
+        _, writer = await asyncio.open_connection(*one.where.rsplit(":", 1))
+        writer.close()  # without a word
+        await until(lambda: one.count("gridloom_os3p_refused_total") == {"tls": 4})
+        assert (await knock(one.where, tls=authority.client(FIRST))).status == 101
+
+
+async def test_certificates_are_read_again_when_their_files_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(certificates, "LOOK_EVERY", 0.02)
+    caplog.set_level("INFO", certificates.__name__)
+    authority = Authority(tmp_path)
+
+    async def told(words: str) -> None:
+        await until(lambda: [words in record.message for record in caplog.records].count(True) == 1)
+        caplog.clear()
+
+    settings = authority.settings(client_ca_file=ReadableFile(str(tmp_path / "ca.pem")))
+    async with central(tmp_path, settings) as one, one.accepted(tls=authority.client(FIRST)) as station:
+        strangers = trustme.CA()
+        strangers.cert_pem.write_to_path(tmp_path / "ca.new")
+        (tmp_path / "ca.new").replace(tmp_path / "ca.pem")
+        await told("read again")
+        assert await station.call("Heartbeat"), "who is in stays in"
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError, ssl.SSLError)):
+            await knock(one.where, tls=authority.client(FIRST, trust=authority.ca))
+        assert (await knock(one.where, tls=authority.client(FIRST, ca=strangers, trust=authority.ca))).status == 101
+        (tmp_path / "cert.pem").write_text("half a file")
+        await told("cannot be used")
+        await asyncio.sleep(0.1)
+        assert not caplog.records, "told once"
+        good = authority.client(FIRST, ca=strangers, trust=authority.ca)
+        assert (await knock(one.where, tls=good)).status == 101
+        old = await _certificate(one.where, good)
+        authority.issue("hub.example")
+        await until(lambda: "certificates were read again" in caplog.text)
+        assert await _certificate(one.where, good) != old
+
+
+async def _certificate(where: str, tls: ssl.SSLContext) -> bytes:
+    host, port = where.rsplit(":", 1)
+    _, writer = await asyncio.open_connection(host, int(port), ssl=tls, server_hostname="hub.example")
+    try:
+        found: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        return found
+    finally:
+        writer.transport.abort()
 
 
 def test_tls_files_that_are_none_are_named(tmp_path: Path) -> None:
@@ -407,7 +476,7 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         from gridloom.integrations.os3p.server import CentralSystem
 
         with pytest.raises(ConfigurationError, match=r"\[os3p\] listen"):
-            await CentralSystem(Section(listen=Address(one.where)), one.hub).start()
+            await CentralSystem(Section(listen=Address(one.where)), one.hub, one.service._office.files).start()
 
 
 async def test_bytes_that_are_no_handshake_end_only_their_own_line(tmp_path: Path) -> None:

@@ -248,3 +248,33 @@ def test_memory_of_ten_thousand_events() -> None:
         vault.commit(add=[("1", event(number % 60))])
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
     assert len(vault.events) == 10_000
+
+
+def test_what_is_committed_is_synced_before_it_is_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed process loses nothing that the system holds, a power loss does: so the order of the calls is looked at."""
+    vault = Vault(tmp_path)
+    done: list[str] = []
+    real_write, real_sync, real_replace = os.write, os.fsync, Path.replace
+
+    def write(descriptor: int, content: bytes) -> int:
+        done.append("write")
+        return real_write(descriptor, content)
+
+    def sync(descriptor: int) -> None:
+        done.append("sync folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "sync")
+        real_sync(descriptor)
+
+    def replace(path: Path, target: Path) -> Path:
+        done.append("rename")
+        return real_replace(path, target)
+
+    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "replace", replace)
+    vault.commit(add=[("1", event(1))])
+    assert done == ["write", "write", "sync"]
+    done.clear()
+    vault.close()
+    Vault(tmp_path).close()
+    whole = ["write", "write", "sync", "rename", "sync folder"]
+    assert done == whole + whole, "the previous generation, then the new one"

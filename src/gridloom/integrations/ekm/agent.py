@@ -213,9 +213,10 @@ class Agent:
     async def stop(self) -> None:
         """Say goodbye; what is not sent is kept."""
         tasks = [task for task in (self._running, *self._workers.values()) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while pending := [task for task in tasks if not task.done()]:
+            for task in pending:
+                task.cancel()
+            await asyncio.wait(pending, timeout=0.5)  # again: wait_for of Python 3.11 loses a cancellation when it ends at that moment
         if self._connection is not None:
             self._connection.close()
             await self._connection.wait_closed()

@@ -29,7 +29,7 @@ from gridloom.core.subjects import DeviceState
 from gridloom.integrations.os3p import sending, stations
 from gridloom.integrations.os3p.files import BLOCK, DOWNLOAD_PATH, UPLOAD_PATH, File, Files, Truncated
 from gridloom.integrations.os3p.lights import CONTACTORS, Lights, Told
-from gridloom.integrations.os3p.stations import SPACE, Boot, Change, StationView, device_id
+from gridloom.integrations.os3p.stations import LONGEST_IDENTITY, SPACE, Boot, Change, StationView, device_id, identity_fault
 
 ASKED_WITHIN = 10.0
 """Seconds for the Central System to say what it knows."""
@@ -37,7 +37,7 @@ LONGEST_WAIT = 120.0
 TAG = "os3p"
 
 Words = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
-Identity = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
+Identity = Annotated[str, Meta(min_length=1, max_length=LONGEST_IDENTITY, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
 Moment = Annotated[str, Meta(description="RFC 3339, in UTC with Z", extra_json_schema={"format": "date-time"})]
 Limit = Annotated[int, Meta(ge=1, le=1000, description="At most this many items.")]
 Cursor = Annotated[str, Meta(max_length=1000, description="Continues behind a page: the `next` of its answer.")]
@@ -75,7 +75,7 @@ class StationQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 class NewStation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A station that is to be known before it connects."""
 
-    identity: Identity
+    identity: Annotated[Identity, Meta(description="as it connects with: printable characters")]
     name: Words = ""
     site: Annotated[Words, Meta(description="a site's id; empty: none")] = ""
 
@@ -298,6 +298,9 @@ class Desk:
     async def add_station(self, principal: Principal, body: NewStation) -> StationOut:
         """It is known from now on, and let in when it connects. Give it a secret next, unless it may come without one."""
         hub, id = self._hub, device_id(body.identity)
+        fault = identity_fault(body.identity)
+        if fault is not None:
+            raise InvalidInput(fault, (FieldFault("$.identity", fault),))
         hub.accounts.require(principal, "device.manage", site=body.site or None)
         try:
             known: Device | None = hub.registry.get(id)
@@ -316,31 +319,45 @@ class Desk:
         hub, device = self._hub, self._seen(principal, identity)
         treated = body.strict is not msgspec.UNSET or body.heartbeat_interval is not msgspec.UNSET
         described = body.admission is not None or body.name is not None or body.site is not None
-        if treated or not described:
+        # All of it or nothing: who may not, a site that is not, and a Central System that does not run are found before anything is changed.
+        if treated or body.name is not None or body.site is not None or not described:
             hub.accounts.require(principal, "device.manage", device)
         if body.admission is not None:
-            hub.accounts.require(principal, "device.approve", device)  # all of it or nothing
-        if described:
-            admission = None if body.admission is None else Admission(body.admission)
-            await hub.registry.update(device.id, principal, name=body.name, site=body.site, admission=admission)
+            hub.accounts.require(principal, "device.approve", device)
+        if body.site:
+            self._check_site(principal, body.site)
         if treated:
             given = body.heartbeat_interval
             interval = given if given is None or given is msgspec.UNSET else round(given)
             await self._ask(stations.CHANGE, Change(identity, principal, strict=body.strict, heartbeat_interval=interval))
+        if described:
+            admission = None if body.admission is None else Admission(body.admission)
+            await hub.registry.update(device.id, principal, name=body.name, site=body.site, admission=admission)
         return await self._show(principal, identity)
 
     async def remove_station(self, principal: Principal, identity: str) -> None:
-        """It is closed and forgotten, and its secret with it; readings, events, files and the audit trail stay."""
+        """It is closed and forgotten, and its secret with it; readings, events, files and the audit trail stay.
+
+        One that has a secret is removed by who may manage secrets (`device.credential.manage`).
+        """
         hub, device = self._hub, self._seen(principal, identity)
         hub.accounts.require(principal, "device.manage", device)
-        if hub.accounts.has_credential(device.id) and hub.accounts.may(principal, "device.credential.manage"):
-            await hub.accounts.remove_credential(principal, device.id)
+        secret = hub.accounts.has_credential(device.id)
+        if secret:
+            hub.accounts.require(principal, "device.credential.manage")
         await hub.registry.remove(device.id, principal)
+        if secret:  # last: a station without its secret might be let in without one
+            await hub.accounts.remove_credential(principal, device.id)
 
     async def set_station_secret(self, principal: Principal, identity: str, body: NewSecret) -> Secret:
-        """What it has to present by HTTP Basic, with its identity as the user. Only a verifier is kept: it is shown this once."""
+        """What it has to present by HTTP Basic, with its identity as the user. Only a verifier is kept: it is shown this once.
+
+        Whoever is connected as this station is closed, and has to come again with it.
+        """
         device = self._seen(principal, identity)
-        return Secret(identity, await self._hub.accounts.set_credential(principal, device.id, body.secret))
+        secret = await self._hub.accounts.set_credential(principal, device.id, body.secret)
+        self._hub.bus.publish(stations.CREDENTIAL, identity)
+        return Secret(identity, secret)
 
     async def remove_station_secret(self, principal: Principal, identity: str) -> None:
         """From now on it comes without one, if the configuration lets it."""
@@ -413,6 +430,14 @@ class Desk:
         )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------------------------- details
+
+    def _check_site(self, principal: Principal, site: str) -> None:
+        """Raises InvalidInput when a station cannot be moved there, Forbidden."""
+        try:
+            self._hub.accounts.require(principal, "device.manage", site=site)
+            self._hub.accounts.site(principal, site)
+        except NotFound as error:
+            raise InvalidInput(error.message, (FieldFault("$.site", error.message),)) from None
 
     def _seen(self, principal: Principal, identity: str, verb: str = "device.read") -> Device:
         """The device of a station, if the principal may use the verb on it. Raises NotFound, Forbidden."""

@@ -115,14 +115,14 @@ def add(
 ) -> None:
     """Add a substation, so that it is let in when it connects."""
     ctx.obj(config).request("POST", STATIONS, {"identity": station, "name": name, "site": site})
-    print(f"{station}: known")
+    _say(f"{station}: known")
 
 
 @app.command()
 def remove(ctx: typer.Context, station: Station, config: Config = None) -> None:
     """Remove a substation and its secret; what it told stays."""
     ctx.obj(config).request("DELETE", _path(station))
-    print(f"{station}: removed")
+    _say(f"{station}: removed")
 
 
 @app.command()
@@ -132,9 +132,18 @@ def approve(ctx: typer.Context, station: Station, config: Config = None) -> None
 
 
 @app.command()
-def reject(ctx: typer.Context, station: Station, config: Config = None) -> None:
+def reject(
+    ctx: typer.Context,
+    station: Annotated[str | None, typer.Argument(metavar="[STATION]", help="Its identity, as it connects with.")] = None,
+    all_pending: Annotated[bool, typer.Option("--all-pending", help="Every one that waits to be accepted.")] = False,
+    config: Config = None,
+) -> None:
     """Reject a substation: it is closed, and not let in again."""
-    _change(ctx, config, station, {"admission": "rejected"}, "rejected")
+    if (station is None) is not all_pending:
+        raise typer.BadParameter("either a station or --all-pending", param_hint="STATION")
+    waiting = [] if station is not None else _pages(ctx.obj(config), STATIONS, None, admission="pending")
+    for identity in [one["identity"] for one in waiting] if station is None else [station]:
+        _change(ctx, config, identity, {"admission": "rejected"}, "rejected")
 
 
 @app.command()
@@ -217,7 +226,7 @@ def send(
     if as_json:
         _print_json(sent)
     else:
-        print(_told(sent))
+        _say(_told(sent))
     if sent["state"] not in ("done", "accepted", "sent"):
         raise typer.Exit(1)
 
@@ -240,7 +249,7 @@ def _payload(text: str) -> dict[str, Any]:
 def _told(sent: dict[str, Any]) -> str:
     """The answer in words."""
     if sent["state"] == "done":
-        return json.dumps(sent.get("result"), indent=2, ensure_ascii=False)
+        return _json(sent.get("result"))
     if sent.get("error"):
         return f"{sent['message']}: {sent['state']}: {sent['error']}"
     waits = "waits for the station, until " + sent["expires"] if sent["state"] == "accepted" else "has not been answered yet"
@@ -302,7 +311,7 @@ def get_file(
         except BaseException:
             target.unlink()
             raise
-    print(target)
+    _say(str(target))
 
 
 @files.command("put")
@@ -315,7 +324,7 @@ def put_file(
     """Put a firmware where stations can fetch it; one of the same name is replaced."""
     with file.open("rb") as source:
         kept = ctx.obj(config).upload(f"{FILES}/{quote(name or file.name, safe='')}/content", source)
-    print(f"{kept['name']}: {kept['size']} bytes, SHA-256 {kept['sha256']}")
+    _say(f"{kept['name']}: {kept['size']} bytes, SHA-256 {kept['sha256']}")
 
 
 @files.command("delete")
@@ -358,7 +367,7 @@ def _path(station: str) -> str:
 
 def _change(ctx: typer.Context, config: Path | None, station: str, change: dict[str, Any], done: str) -> None:
     ctx.obj(config).request("PATCH", _path(station), change)
-    print(f"{station}: {done}")
+    _say(f"{station}: {done}")
 
 
 def _pages(client: Any, path: str, limit: int | None, **query: Any) -> list[dict[str, Any]]:
@@ -403,7 +412,7 @@ def _when(moment: str | None) -> str:
 
 
 def _print_json(found: Any) -> None:
-    print(json.dumps(found, indent=2, ensure_ascii=False))
+    print(_json(found))
 
 
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]], none: str = "") -> None:
@@ -425,9 +434,19 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]], none: str =
     console.print(table)
 
 
+def _say(text: str) -> None:
+    print("\n".join(map(_plain, text.split("\n"))))
+
+
 def _plain(text: str) -> str:
-    """What a station says must not steer a terminal."""
+    """What a station says must not steer a terminal, nor turn the order of what is read."""
     return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def _json(found: Any) -> str:
+    """Readable; what is not printable (controls, also those of C1 and of writing from right to left) is escaped, which JSON reads back as it was."""
+    text = json.dumps(found, indent=2, ensure_ascii=False)
+    return "".join(one if one == "\n" or one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 from gridloom.integrations.os3p import substation_cli  # noqa: E402  # verbs with a file of their own

@@ -583,6 +583,7 @@ class Substation:
         lost = self.vault.lost
         self.alarm("queue", f"{lost} events of the street lights were given up: the Central System was away too long" if lost else "")
         self.alarm("state", self.vault.failing)
+        self.alarm("history", self.meters.failing or self.syslog.failing)
 
     # ----------------------------------------------------------------------------------------------------------- the hardware
 

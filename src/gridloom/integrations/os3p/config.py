@@ -56,14 +56,14 @@ class Section(Table, frozen=True):
     """The keys of ``[os3p]``.
 
     ``path``: the endpoint is ``ws://LISTEN/PATH`` (or ``wss://``), and a station connects to ``PATH/IDENTITY``. ``accept``: an unknown identity gets
-    404 (``known``), waits as Pending until an operator accepts or rejects it (``approve``, at most ``max_pending`` of them), or is taken at once
-    (``any``). ``timezone`` and ``geolocation``: of the stations that do not tell theirs, for their street-light schedules and for times without an
-    offset; without ``timezone`` the hub's. ``subprotocols``: the names that are
-    understood as this protocol; the first that a station offers is taken.
+    404 (``known``), waits as Pending until an operator accepts or rejects it (``approve``, at most ``max_pending`` of them: one more takes the place
+    of the oldest that is not connected), or is taken at once (``any``). ``timezone`` and ``geolocation``: of the stations that do not tell theirs,
+    for their street-light schedules and for times without an offset; without ``timezone`` the hub's. ``subprotocols``: the names that are understood
+    as this protocol; the first that a station offers is taken.
 
     ``tls_certificate_file`` and ``tls_key_file``: PEM files, listen with TLS. ``client_ca_file``: a station's certificate is checked against these
-    authorities, and one of its names must be the identity in the URL; ``client_certificate``: whether it must bring one. ``basic_auth``: whether a
-    station for which no secret was set may connect without one.
+    authorities, and one of its names must be the identity in the URL; ``client_certificate``: whether it must bring one. All three files are read
+    again when they change. ``basic_auth``: whether a station for which no secret was set may connect without one.
 
     ``ping_interval``: how often a silent station is pinged; without an answer for as long again it is closed. ``heartbeat_interval``: what accepted
     stations are told; heartbeats set their clocks, it is the pings that tell whether they are there. ``pending_interval``: after how long a station

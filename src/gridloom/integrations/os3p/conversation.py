@@ -17,12 +17,13 @@ import msgspec
 from gridloom.codecs import ocppj
 from gridloom.codecs.ocppj import ErrorCode
 from gridloom.core.clock import to_datetime
-from gridloom.core.errors import GridloomError, NotFound, Refused, StorageError
+from gridloom.core.errors import GridloomError, NotFound, Offline, Refused, StorageError, Unanswered
 from gridloom.core.events import new_event
 from gridloom.core.hub import Hub
 from gridloom.core.locks import KeyedLock
-from gridloom.core.model import Admission, Command, MeterReading
+from gridloom.core.model import Admission, Command, EventState, MeterReading
 from gridloom.core.registry import Link
+from gridloom.core.settings import masked
 from gridloom.integrations.os3p import lights, mapping, orders, statuses
 from gridloom.integrations.os3p import messages as wire
 from gridloom.integrations.os3p.config import Section
@@ -32,18 +33,23 @@ from gridloom.integrations.os3p.lights import Lights
 from gridloom.integrations.os3p.nights import VERBS, Nights
 from gridloom.integrations.os3p.reading import read, write
 from gridloom.integrations.os3p.reports import Reports
-from gridloom.integrations.os3p.stations import LIGHTS, Boot, ConnectionView, Station, Stations
+from gridloom.integrations.os3p.stations import LIGHTS, MOST_REPLACED, Boot, ConnectionView, Station, Stations
 from gridloom.links.calls import CallRefused, Calls
 from gridloom.links.websocket import INVALID_TEXT, OK, POLICY, TOO_BIG, Connection
 
 log = logging.getLogger(__name__)
 
 REFUSED = "device.data.refused"
+CONFLICT = "address.conflict"
+PEACE = 600.0
+"""Seconds that a connection lasts after a fight of two for one identity, until the fight counts as over."""
 BROKEN_FRAME = "websocket-frame"
 """What no fault of the grammar is: the station broke RFC 6455."""
 _BROKEN: Final = {INVALID_TEXT: ocppj.Fault.NOT_UTF8, TOO_BIG: ocppj.Fault.TOO_BIG}
 """Faults that the listener sees before the grammar does, by close code."""
 _BOOT: Final = "BootNotification"
+_UNPACED: Final = frozenset({"Heartbeat", "MeterValues"})
+"""Not stored event by event."""
 _NOTHING = b"{}"
 _ASK_TO_BOOT = write(wire.TriggerMessage(requestedMessage=_BOOT))
 _encode = msgspec.json.Encoder().encode
@@ -83,7 +89,7 @@ class Office:
 class Conversation:
     """From the handshake to the end of the connection; ``run`` it."""
 
-    __slots__ = ("_admission", "_asked", "_booting", "_calls", "_connection", "_link", "_office", "_secure", "_since", "_station")
+    __slots__ = ("_admission", "_asked", "_booting", "_calls", "_connection", "_contested", "_link", "_office", "_secure", "_since", "_station")
 
     def __init__(self, office: Office, station: Station, connection: Connection, visitor: Visitor) -> None:
         self._office = office
@@ -94,6 +100,7 @@ class Conversation:
         self._admission = office.stations.admission(station.identity)
         self._asked = False
         self._booting = False
+        self._contested = office.hub.alarms.raised(station.device, CONFLICT) is not None
         self._link: Link | None = None
         self._calls = Calls(
             connection,
@@ -110,15 +117,19 @@ class Conversation:
         station, office = self._station, self._office
         if isinstance(station.connection, Conversation):
             station.connection.replaced()
-            office.reports.tell(new_event("device.connection.replaced", station.device, office.hub.clock), station.identity)
+            self._replaces(station.replaced(office.hub.clock.monotonic()))
         station.connection = self
         grace = None if self._accepted else office.begin(self._boot_grace(), "os3p boot grace")
+        peace = office.begin(self._peace(), "os3p peace") if self._contested else None
         try:
             self._attach()
+            if self._accepted:
+                self._go_online()  # it needs not boot again (B18, B19)
             await self._calls.run()
         finally:
-            if grace is not None:
-                grace.cancel()
+            for waiting in (grace, peace):
+                if waiting is not None:
+                    waiting.cancel()
             if self._connection.broke_a_rule:
                 self._deviates(_BROKEN.get(self._connection.close_code or 0, BROKEN_FRAME))
             if station.connection is self:
@@ -142,15 +153,32 @@ class Conversation:
             return
         self._admission = admission
         if admission is None:
-            self.replaced()
+            self._removed()
         elif admission is Admission.REJECTED:
             self._connection.close(OK, "rejected")
-        elif not self._accepted and not self._booting:
-            self._ask_again_to_boot()
+        elif not self._booting:
+            if self._accepted:
+                self._go_online()
+            else:
+                self._ask_again_to_boot()
 
     def replaced(self) -> None:
-        """A newer connection of the identity is here, or the device was removed (C16)."""
-        self._connection.close(POLICY, "a newer connection of this identity, or it was removed")
+        """A newer connection of the identity is here (C16)."""
+        self._connection.close(POLICY, "a newer connection of this identity is here")
+
+    def credential_changed(self) -> None:
+        """It came without the secret that is asked of it now."""
+        self._connection.close(POLICY, "the secret of this station has changed")
+
+    def _removed(self) -> None:
+        self._connection.close(POLICY, "this station was removed")
+
+    def _let_go(self) -> None:
+        """The link is another's, perhaps on another node of the hub, or the device is just being removed: a moment later one knows which."""
+        if self._office.stations.admission(self._station.identity) is None:
+            self._removed()
+        else:
+            self.replaced()
 
     async def execute(self, command: Command) -> Any:
         """Carry out an order (``core.registry.Executor``)."""
@@ -189,6 +217,8 @@ class Conversation:
             await self._not_accepted(action)
         office = self._office
         stations = office.stations
+        if action not in _UNPACED:
+            await self._in_turn()
         message, deviations = read(action, payload, "client", strict=stations.strict(self._station), zone=stations.zone(self._station))
         if deviations:
             office.stations.deviated(self._station, {deviation.kind for deviation in deviations})
@@ -206,7 +236,7 @@ class Conversation:
         office.calls.inc(action=action if action in wire.ACTIONS else "unknown", answer=refusal.error_code)
         if self._admission is not None:
             data = {"action": action[:60], "code": refusal.error_code}
-            message = f"{action[:60]}: {refusal}"
+            message = masked(f"{action[:60]}: {refusal}")
             office.reports.tell(new_event("device.message.refused", station.device, office.hub.clock, message=message, data=data), station.identity)
 
     def _deviates(self, fault: str) -> None:
@@ -221,6 +251,8 @@ class Conversation:
             self._booting = False
         self._admission = self._office.stations.admission(self._station.identity)
         self._attach()
+        if told.status != "Rejected":
+            asyncio.get_running_loop().call_soon(self._go_online)  # after the answer: no order may overtake it
         if told.status == "Accepted":
             self._office.nights.learn(self._station)
         if told.status == "Pending" and self._admission is Admission.KNOWN:  # an operator decided meanwhile
@@ -235,17 +267,20 @@ class Conversation:
 
     async def _meter_values(self, message: wire.MeterValues) -> bytes:
         hub, station = self._office.hub, self._station
-        readings = mapping.readings(message, station.device, hub.clock.now())
+        readings = self._office.stations.bounded(station, mapping.readings(message, station.device, hub.clock.now()))
         await hub.intake.readings(readings)
         await self._office.stations.measured(station, readings)
         return _NOTHING
 
     async def _status(self, message: wire.StatusNotification) -> bytes:
-        hub, device = self._office.hub, self._station.device
+        hub, station = self._office.hub, self._station
+        device = station.device
         # One after the other: what an event ends depends on what was raised before it, also by a connection that is just going.
         async with self._office.locks.hold((device,)):
             raised = [(alarm.kind, alarm.subject) for alarm in hub.alarms.raised_of(device)]
-            await hub.intake.events(statuses.status(message, device, hub.clock.now(), raised))
+            events = statuses.status(message, device, hub.clock.now(), raised, station.errors)
+            await hub.intake.events(events)
+            station.errors |= {event.subject for event in events if event.kind == statuses.VENDORS}
         return _NOTHING
 
     async def _light(self, message: wire.StreetlightStatusNotification | wire.StreetlightModeStatusNotification) -> bytes:
@@ -302,10 +337,44 @@ class Conversation:
         raise CallRefused(ErrorCode.SECURITY_ERROR, "BootNotification first: this station was not accepted yet, and nothing of it is kept")
 
     def _attach(self) -> None:
-        """Hold the device's link, once there is a device."""
+        """Hold the device's link, once there is a device. Nothing is ordered over it before it is online."""
         if self._link is None and self._admission in (Admission.KNOWN, Admission.PENDING):
-            self._link = self._office.hub.registry.attach(self._station.device, self.execute, replaced=self.replaced)
+            self._link = self._office.hub.registry.attach(self._station.device, self.execute, replaced=self._lost_link)
+            if not self._accepted:
+                self._link.offline("it is connected, but has not been accepted yet")
+
+    def _lost_link(self) -> None:
+        asyncio.get_running_loop().call_soon(self._let_go)
+
+    def _go_online(self) -> None:
+        if self._link is not None and self._admission in (Admission.KNOWN, Admission.PENDING):
             self._link.online()
+
+    def _replaces(self, times: int) -> None:
+        """It has taken the place of an older connection, so many times of late."""
+        office, station = self._office, self._station
+        office.reports.tell(new_event("device.connection.replaced", station.device, office.hub.clock), station.identity)
+        if times >= MOST_REPLACED and self._admission is Admission.KNOWN:
+            self._contested = True
+            message = f"{times} connections within a minute, each in the place of the one before: two stations may have this identity"
+            office.reports.tell(new_event(CONFLICT, station.device, office.hub.clock, message=message), station.identity)
+
+    async def _peace(self) -> None:
+        """A connection that lasts ends the fight."""
+        hub, device = self._office.hub, self._station.device
+        await hub.clock.sleep(PEACE)
+        try:
+            await hub.intake.event(new_event(CONFLICT, device, hub.clock, state=EventState.CLEARED, message="One connection has lasted."))
+        except GridloomError as error:  # the next connection that lasts ends it
+            log.warning("the end of a conflict could not be recorded", extra={"device": device, "reason": error.message})
+
+    async def _in_turn(self) -> None:
+        """A station that tells more than it may waits; nothing else of it is read meanwhile."""
+        clock = self._office.hub.clock
+        seconds = self._station.pace(clock.monotonic())
+        if seconds:
+            self._deviates("too-many-events")
+            await clock.sleep(seconds)
 
     def _ask_to_boot(self) -> None:
         if not self._asked and self._connection.open:
@@ -327,7 +396,9 @@ class Conversation:
         try:
             await self._calls.call("TriggerMessage", _ASK_TO_BOOT)
         except GridloomError as error:  # it may not know how, or be gone: it boots again by itself
-            log.info("a station was asked to boot and did not say that it will", extra={"device": self._station.device, "reason": error.message})
+            level = logging.DEBUG if isinstance(error, Offline | Unanswered) else logging.INFO  # many may go at once
+            extra = {"device": self._station.device, "reason": error.message}
+            log.log(level, "a station was asked to boot and did not say that it will", extra=extra)
 
     def _reason(self) -> str:
         code, reason = self._connection.close_code, self._connection.close_reason

@@ -7,6 +7,7 @@ time. What strangers do leaves an event, bounded in number.
 
 from __future__ import annotations
 
+import math
 import re
 import ssl
 from collections.abc import Awaitable, Mapping
@@ -17,11 +18,9 @@ from gridloom.core.hub import Hub
 from gridloom.core.subjects import HUB
 from gridloom.integrations.os3p.config import Section
 from gridloom.integrations.os3p.reports import Reports
-from gridloom.integrations.os3p.stations import Stations, device_id
+from gridloom.integrations.os3p.stations import Stations, device_id, identity_fault
 from gridloom.links.websocket import PROTOCOL_ERROR, Accept, Decision, HandshakeRequest, Reject
 
-LONGEST_IDENTITY = 200
-"""Characters."""
 _VERSIONS = frozenset({"1.0", "v1.0"})
 """What may stand between path and identity, beside the names of the subprotocols (C14)."""
 _UNRESERVED = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*")
@@ -52,8 +51,9 @@ def decoded(segment: str) -> str:
         identity = raw.decode()
     except UnicodeDecodeError:
         raise Malformed("the percent-encoded identity is not UTF-8") from None
-    if not identity or len(identity) > LONGEST_IDENTITY or not identity.isprintable():
-        raise Malformed(f"an identity has 1 to {LONGEST_IDENTITY} printable characters")
+    fault = identity_fault(identity)
+    if fault is not None:
+        raise Malformed(fault)
     return identity
 
 
@@ -83,7 +83,7 @@ class Door:
         accounts, device = self._hub.accounts, device_id(identity)
         if not accounts.has_credential(device) and self._section.basic_auth == "optional":
             return self._welcome(identity, request)
-        secret = _secret(request, identity)
+        secret = _text(request.secret(identity))
         if secret is None:
             return self._unauthenticated(identity, request, "no secret")
         right = accounts.check_credential(device, secret)
@@ -95,12 +95,16 @@ class Door:
     def _decided(self, identity: str, request: HandshakeRequest, right: bool) -> Decision:
         return self._welcome(identity, request) if right else self._unauthenticated(identity, request, "a wrong secret")
 
-    def _welcome(self, identity: str, request: HandshakeRequest) -> Accept:
-        """C7, C9, C11."""
+    def _welcome(self, identity: str, request: HandshakeRequest) -> Decision:
+        """C7, C9, C11; C16 with measure."""
         subprotocol = next((name for name in request.subprotocols if name in self._section.subprotocols), None)
         if subprotocol is None:
             self._refused.inc(reason="subprotocol")
             return Accept(close=(PROTOCOL_ERROR, f"the subprotocols here are {', '.join(self._section.subprotocols)}"))
+        wait = self._stations.contested(identity)
+        if wait:
+            later = (("Retry-After", str(math.ceil(wait))),)
+            return self._turn_away("contested", Reject(503, "A station of this identity is connected; too many came in its place.", later))
         return Accept(subprotocol=subprotocol, context=Visitor(identity, request.secure))
 
     def unsecured(self, address: str, error: Exception) -> None:
@@ -165,11 +169,10 @@ class Door:
         return reject
 
 
-def _secret(request: HandshakeRequest, identity: str) -> str | None:
-    """The secret that was given for this identity (which may itself hold a colon), or None."""
-    given = (request.basic or b"").removeprefix(f"{identity}:".encode())
+def _text(secret: bytes | None) -> str | None:
+    """Ours are text; None for what is none."""
     try:
-        return given.decode() if given != request.basic else None
+        return None if secret is None else secret.decode()
     except UnicodeDecodeError:
         return None
 

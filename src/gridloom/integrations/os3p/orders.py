@@ -25,6 +25,7 @@ import msgspec
 from gridloom.core import clock, faults, ids, verbs
 from gridloom.core.errors import DeviceError, DeviceTimeout, FieldFault, GridloomError, InvalidInput, Refused
 from gridloom.core.model import Command
+from gridloom.core.settings import masked
 from gridloom.integrations.os3p.errors import PayloadRefused
 from gridloom.integrations.os3p.messages import (
     ChangeConfiguration,
@@ -145,7 +146,7 @@ def ask(request: Message) -> Steps:
     except CallRefused as error:
         what = type(request).__name__
         words = _CODES.get(error.error_code, "the station could not carry out {what}").format(what=what)
-        described = f": {error.description}" if error.description else ""
+        described = f": {masked(error.description)}" if error.description else ""
         raise DeviceError(f"{words} ({error.error_code}{described})") from None
 
 
@@ -253,7 +254,7 @@ def _get_file(arguments: verbs.DeviceFilesGet, command: Command, known: Known) -
 
 def _file_result(request: Message, response: Any) -> dict[str, Any]:
     _accepted(request, response)
-    return {"status": "Accepted", "requestId": getattr(request, "requestId", ""), "fileName": response.fileName}
+    return {"status": "Accepted", "requestId": getattr(request, "requestId", ""), "fileName": masked(response.fileName)}
 
 
 def _update(arguments: verbs.DeviceFirmwareUpdate, command: Command, known: Known) -> Message:
@@ -278,9 +279,13 @@ def _location(given: str | None, known: Known) -> str:
 
 def _configuration(request: Message, response: Any) -> dict[str, Any]:
     return {
-        "keys": [{"key": one.key, "value": one.value, "readonly": one.readonly} for one in response.configurationKey],
+        "keys": [{"key": one.key, "value": _shown(one.key, one.value), "readonly": one.readonly} for one in response.configurationKey],
         "unknown": list(response.unknownKey),
     }
+
+
+def _shown(key: str, value: str | None) -> str | None:
+    return None if value is None else verbs.without_credentials(key, value)
 
 
 def _clear(arguments: verbs.LightScheduleClear, command: Command, known: Known) -> Message:

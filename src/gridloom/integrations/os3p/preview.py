@@ -34,25 +34,20 @@ class Written(messages.StreetlightProfile, frozen=True, kw_only=True):
     validTo: str | None = None
 
 
-class Period(msgspec.Struct, frozen=True):
-    """Local times, as GetEffectiveStreetlightDaySchedule tells them."""
-
-    start: str
-    end: str
-
-
 class Switching(msgspec.Struct, frozen=True):
-    """The same period in UTC."""
+    """A period in UTC."""
 
     on: str
     off: str
 
 
 class Preview(msgspec.Struct, frozen=True):
-    """The JSON. ``winner`` is a profileId; ``switching`` are the periods of ``daySchedule`` as moments, those of this schedule day only."""
+    """The JSON. ``winner`` is a profileId; ``daySchedule`` has local times, as GetEffectiveStreetlightDaySchedule tells them; ``switching`` are its
+    periods as moments, those of this schedule day only.
+    """
 
     winner: int | None
-    daySchedule: tuple[Period, ...]
+    daySchedule: tuple[messages.EffectivePeriod, ...]
     switching: tuple[Switching, ...]
 
 
@@ -122,7 +117,7 @@ def _told(file: Path, wrong: Sequence[FieldFault]) -> str:
 def _as_json(day: Day) -> Preview:
     return Preview(
         None if day.winner is None else day.winner.id,
-        tuple(Period(start, end) for start, end in schedule.answer(day)),
+        tuple(messages.EffectivePeriod(start=start, end=end) for start, end in schedule.answer(day)),
         tuple(Switching(_utc(start), _utc(end)) for start, end in day.on),
     )
 

@@ -33,14 +33,14 @@ class CentralSystem:
 
     name = "os3p"
 
-    def __init__(self, section: Section, hub: Hub, files: Files | None = None) -> None:
+    def __init__(self, section: Section, hub: Hub, files: Files) -> None:
         self._section = section
         self._hub = hub
         self._tls = server_tls(section)
         self._reports = Reports(hub)
         self._stations = Stations(section, hub, orders.VERBS)
         self._nights = Nights(section, hub, self._stations)
-        self._office = Office(section, hub, self._stations, self._reports, files or Files(section, hub), self._nights)
+        self._office = Office(section, hub, self._stations, self._reports, files, self._nights)
         self._door = Door(section, hub, self._stations, self._reports)
         self._server: WebSocketServer | None = None
         self._watching: asyncio.Task[None] | None = None

@@ -22,7 +22,7 @@ from gridloom.core.errors import NotFound, StorageError
 from gridloom.core.events import new_event
 from gridloom.core.hub import Hub
 from gridloom.core.locks import KeyedLock, finish
-from gridloom.core.model import Admission, Device, DeviceKind, Event, EventState, MeterReading, Principal
+from gridloom.core.model import Admission, Device, DeviceKind, Event, EventState, MeterReading, Principal, ReadingType
 from gridloom.core.ports import Put
 from gridloom.core.settings import Zone
 from gridloom.core.subjects import DeviceState
@@ -39,6 +39,14 @@ KIND, LIGHTS, SCHEDULES = "station", "lights", "schedules"
 """The kinds of our documents; their ids are identities."""
 MOST_KINDS = 100
 """Kinds of deviation counted for one station, and measurands known of it; more kinds are counted as ``other``."""
+MOST_SERIES = 400
+"""Series of one station, by measurand, unit, phase and location: about twice those of the document. Values of more are left out."""
+EVENTS_AT_ONCE, EVENTS_PER_SECOND = 1_000, 10.0
+"""What one station may tell of what is stored event by event; it waits for its answers when it tells more."""
+MOST_REPLACED, REPLACED_WITHIN = 10, 60.0
+"""So many connections of one identity may take the place of an older one within so many seconds; then the newer one is told to come later."""
+LONGEST_IDENTITY = 200
+"""Characters."""
 OTHER = "other"
 GEOLOCATION = "geolocation"
 """The attribute of a device that says where it stands (``[52.09, 5.12]``), if the station does not say so itself."""
@@ -53,7 +61,8 @@ SHOW = subjects.of(SPACE, "station")
 """Asked with an identity: its ``StationView``, or None when there is no such station."""
 CHANGE = subjects.of(SPACE, "change")
 """Asked with a ``Change``: the ``StationView`` afterwards, or None. Who asks has made sure that the principal may (``device.manage``)."""
-
+CREDENTIAL = subjects.of(SPACE, "credential")
+"""Told with an identity: its secret has changed, so that whoever is connected as this station has to come again with the new one."""
 
 Status = Literal["Accepted", "Pending", "Rejected"]
 """What a station is told (A6.1)."""
@@ -145,6 +154,10 @@ class Connected(Protocol):
         """An operator has decided; None: the device was removed."""
         ...
 
+    def credential_changed(self) -> None:
+        """It has to come again, with its new secret."""
+        ...
+
     def caller(self) -> Call | None:
         """What sends a CALL to it; None while it may not be asked."""
         ...
@@ -153,7 +166,10 @@ class Connected(Protocol):
 class Station:
     """What memory holds of one station: less than a kilobyte."""
 
-    __slots__ = ("connection", "deviations", "device", "identity", "measurands", "record", "refused")
+    __slots__ = (
+        "_paced", "_replaced", "_replaced_until", "connection", "deviations", "device", "errors", "identity", "measurands", "record", "refused",
+        "series",
+    )  # fmt: skip
 
     def __init__(self, identity: str, record: Record) -> None:
         self.identity = identity
@@ -163,6 +179,30 @@ class Station:
         self.deviations: dict[str, int] | None = None
         self.refused = 0
         self.measurands: frozenset[str] = frozenset()
+        self.series: frozenset[ReadingType] = frozenset()
+        self.errors: frozenset[str] = frozenset()
+        """Subjects of the vendor's errors that it told."""
+        self._paced = 0.0
+        self._replaced = 0
+        self._replaced_until = 0.0
+
+    def pace(self, now: float) -> float:
+        """Seconds to wait before one more event of it is stored; ``now`` by the monotonic clock."""
+        self._paced = max(self._paced, now - EVENTS_AT_ONCE / EVENTS_PER_SECOND) + 1 / EVENTS_PER_SECOND
+        return max(0.0, self._paced - now)
+
+    def replaced(self, now: float) -> int:
+        """A newer connection takes the place of its older one: the how manieth within a minute."""
+        if now >= self._replaced_until:
+            self._replaced, self._replaced_until = 0, now + REPLACED_WITHIN
+        self._replaced += 1
+        return self._replaced
+
+    def contested(self, now: float) -> float:
+        """Seconds for which no newer connection may take the place of the one that it has."""
+        if self.connection is None or self._replaced < MOST_REPLACED:
+            return 0.0
+        return max(0.0, self._replaced_until - now)
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -170,6 +210,13 @@ class Told(msgspec.Struct, frozen=True):
 
     status: Status
     interval: int
+
+
+def identity_fault(identity: str) -> str | None:
+    """Why no station can have this identity, None when one can."""
+    if 1 <= len(identity) <= LONGEST_IDENTITY and identity.isprintable():
+        return None
+    return f"an identity has 1 to {LONGEST_IDENTITY} printable characters"
 
 
 def device_id(identity: str) -> str:
@@ -211,6 +258,7 @@ class Stations:
             bus.serve(LIST, self._list),
             bus.serve(SHOW, self._show),
             bus.serve(CHANGE, self._change),
+            bus.listen(CREDENTIAL, self._credential_changed),
         ]
 
     async def stop(self) -> None:
@@ -239,7 +287,11 @@ class Stations:
 
     @property
     def full(self) -> bool:
-        """Whether as many stations wait for an operator as may."""
+        """Whether as many stations wait for an operator as may, and all of them are here."""
+        return self._crowded and self._longest_gone() is None
+
+    @property
+    def _crowded(self) -> bool:
         return self._section.accept == "approve" and len(self._pending) >= self._section.max_pending
 
     def forget(self, station: Station) -> None:
@@ -250,6 +302,27 @@ class Stations:
     def strict(self, station: Station) -> bool:
         """Whether its deviations are refused."""
         return self._section.strict if station.record.strict is None else station.record.strict
+
+    def contested(self, identity: str) -> float:
+        """Seconds after which one more connection may take the place of the one that it has; 0 when it may at once."""
+        station = self._stations.get(identity)
+        return 0.0 if station is None else station.contested(self._hub.clock.monotonic())
+
+    def bounded(self, station: Station, readings: list[MeterReading]) -> list[MeterReading]:
+        """The readings, without the values of more series than one station may have; that some were left out is counted as a deviation."""
+        told = {one.type for reading in readings for one in reading.readings}
+        if told <= station.series:
+            return readings
+        known, new = station.series, told - station.series
+        room = MOST_SERIES - len(known)
+        station.series = _same(known | new if len(new) <= room else known.union(sorted(new, key=repr)[:room]))
+        if len(new) <= room:
+            return readings
+        self.deviated(station, ("too-many-series",))
+        kept = [
+            msgspec.structs.replace(reading, readings=tuple(one for one in reading.readings if one.type in station.series)) for reading in readings
+        ]
+        return [reading for reading in kept if reading.readings]
 
     def deviated(self, station: Station, kinds: Iterable[str]) -> None:
         """Count deviations."""
@@ -300,6 +373,8 @@ class Stations:
         if device is None and (self._section.accept == "known" or self.full):
             # Removed while it was connected, or one too many: it may ask again, and nothing is kept of it.
             return self._told("Rejected" if self._section.accept == "known" else "Pending", station.record)
+        if device is None and self._crowded:
+            await self._take_a_place(station.identity)
         if device is None or device.admission is not Admission.REJECTED:
             device = await self._registered(self._described(station, boot))
         if device.admission is Admission.PENDING and self._section.accept == "any":
@@ -314,6 +389,28 @@ class Stations:
         await self._hub.intake.events(events, [self._put(station.identity, record)])
         station.record = record
         return self._told(status, record)
+
+    def _longest_gone(self) -> Device | None:
+        """Of those who wait and are not connected the one that came first: strangers who look in once shall not keep others out for good."""
+        waiting = (self._device(identity) for identity in self._pending if not self._is_here(identity))
+        return min((device for device in waiting if device is not None), key=lambda device: device.created, default=None)
+
+    def _is_here(self, identity: str) -> bool:
+        station = self._stations.get(identity)
+        return (station is not None and station.connection is not None) or self._hub.registry.online(device_id(identity))
+
+    async def _take_a_place(self, identity: str) -> None:
+        """Of the one that waits and has been gone the longest. Raises StorageError."""
+        gone = self._longest_gone()
+        assert gone is not None, "it is not full"
+        self._pending.discard(gone.identity)
+        self._pending.add(identity)  # at once: many may come
+        try:
+            await self._hub.registry.remove(gone.id, self._hub.accounts.system(SPACE))
+        except StorageError:
+            self._pending.discard(identity)
+            self._pending.add(gone.identity)
+            raise
 
     async def _registered(self, device: Device) -> Device:
         """The device as it is kept. One that is new and has to wait counts from now on: many may come at once."""
@@ -365,7 +462,8 @@ class Stations:
         new = {one.type.measurand for reading in readings for one in reading.readings} - station.measurands
         if not new or len(station.measurands) >= MOST_KINDS or self._device(station.identity) is None:  # None: removed while it was stored
             return
-        device = Device(id=station.device, integration=SPACE, identity=station.identity, measurands=tuple(sorted(station.measurands | new)))
+        known = station.measurands.union(sorted(new)[: MOST_KINDS - len(station.measurands)])
+        device = Device(id=station.device, integration=SPACE, identity=station.identity, measurands=tuple(sorted(known)))
         self._see(await self._hub.registry.register(device))
 
     # ---------------------------------------------------------------------------------------------------------- on the bus
@@ -398,6 +496,11 @@ class Stations:
             await self._hub.intake.commit([self._put(change.identity, record), line])
             station.record = record
         return await self._show(change.identity)
+
+    def _credential_changed(self, _: str, identity: str) -> None:
+        station = self._stations.get(identity)
+        if station is not None and station.connection is not None:
+            station.connection.credential_changed()
 
     def _view(self, device: Device) -> StationView:
         station = self._of(device.identity)
@@ -466,6 +569,12 @@ class Stations:
 
     def _put(self, identity: str, record: Record) -> Put:
         return self._hub.documents.put(KIND, identity, msgspec.json.encode(record), {"status": record.status or ""})
+
+
+@lru_cache(maxsize=256)
+def _same(series: frozenset[ReadingType]) -> frozenset[ReadingType]:
+    """One object for all stations that have the same."""
+    return series
 
 
 @lru_cache(maxsize=256)

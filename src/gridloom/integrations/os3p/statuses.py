@@ -1,10 +1,10 @@
 """What a station says about itself -> events and alarms of the core (annex A6.2, A6.3, A6.6-A6.8; CONFORMANCE N1-N3, N9-N12, N14-N21). Pure.
 
 **Alarms.** An error code raises an alarm of its kind. Errors of a hardware test are alarms of the subject ``test``, no more than INFO (N11); those of
-the vendor have the vendor's code as subject (N10), as far as they are not too many. An alarm ends by its fixed string in ``info`` (N12), and all of them when the station says that it
-is Ok and there is no error (N9: ``status`` is of the station as a whole). The end of a test does not end a real error; the end of an error also ends
-its test. Which alarms are raised the caller says (``raised``). Each notification is an event of its own, for a station whose clock stands still may
-tell two errors of the same moment.
+the vendor have the vendor's code as subject (N10), as far as they are not too many. An alarm ends by its fixed string in ``info`` (N12), and all of
+them when the station says that it is Ok and there is no error (N9: ``status`` is of the station as a whole). The end of a test does not end a real
+error; the end of an error also ends its test. Which alarms are raised the caller says (``raised``). Each notification is an event of its own, for a
+station whose clock stands still may tell two errors of the same moment. Credentials in its texts are masked.
 
 **Street lights.** The events are guaranteed: their ids are made of what makes them the same (N21). A contactor left out means all (N15): their
 subject is empty.
@@ -141,7 +141,7 @@ class _Told:
         self.time, self.source = when(message.timestamp, received)
         self.events: list[Event] = []
         given = {"info": self.info, "vendorId": self.vendor, "vendorErrorCode": self.code, "test": message.test}
-        self.data = {"status": message.status, "code": message.errorCode, **{name: value for name, value in given.items() if value}}
+        self.data = {"status": message.status, "code": masked(message.errorCode), **{name: value for name, value in given.items() if value}}
 
     def error(self, subjects: Collection[str]) -> None:
         """The alarm of the error code; a code that the document does not have is another error, and its own subject, if it is in ``subjects`` or
@@ -158,7 +158,7 @@ class _Told:
         if message.test:
             subject, severity = f"{TEST}:{subject}" if subject else TEST, Severity.INFO
         if row.kind == VENDORS and subject[:_LONGEST_SUBJECT] not in subjects and len(subjects) >= MOST_SUBJECTS:
-            subject = OTHER
+            subject = f"{TEST}:{OTHER}" if message.test else OTHER
         self.event(row.kind, EventState.RAISED, subject, words[0] or words[1], severity)
 
     def event(self, kind: str, state: EventState, subject: str, message: str, severity: Severity | None = None) -> None:
