@@ -13,6 +13,7 @@ import importlib
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -696,6 +697,9 @@ def run(configuration: Configuration, *, simulate: bool = False, speed: float = 
         configuration = with_simulated(configuration)
     # The store's writer thread holds the interpreter for long stretches; the loop shall get it back soon (bench/store.py measures 5, 1 and 0.5 ms).
     sys.setswitchinterval(0.0005)
+    # Ten thousand stations are as many descriptors; the soft limit of most systems is 1,024 for the sake of programs that use select().
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with locked(data_dir(configuration)), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(App(configuration, clock=Clock(speed), simulate=simulate), seconds))
 

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import jsonschema_rs
 import pytest
+from tests.integrations.os3p import station as raw
 from tests.integrations.os3p.face import Face, face
 from tests.web.test_schemathesis import schemathesis
 
@@ -94,8 +95,6 @@ async def test_a_stranger_is_approved_or_rejected(tmp_path: Path) -> None:
 
 
 async def test_added_known_by_a_secret_that_is_shown_once_and_removed(tmp_path: Path) -> None:
-    from tests.integrations.os3p import station as raw
-
     async with face(tmp_path) as hub, await hub.admin() as admin:
         assert (await raw.knock(hub.where)).status == 404
         added = await admin.post(f"{API}/stations", json={"identity": "SUBS001", "name": "Dike Road"})
@@ -119,6 +118,47 @@ async def test_added_known_by_a_secret_that_is_shown_once_and_removed(tmp_path: 
         assert (await admin.delete(STATION)).status_code == 204
         assert (await admin.get(STATION)).status_code == 404
         assert not hub.world.accounts.has_credential("os3p:SUBS001")
+
+
+async def test_a_secret_that_changes_closes_who_came_without_it(tmp_path: Path) -> None:
+    async with face(tmp_path) as hub, await hub.admin() as admin:
+        async with hub.accepted() as one:
+            secret = (await admin.put(f"{STATION}/secret", json={})).json()["secret"]
+            closed = await one.closed()
+            assert (closed.code, closed.reason) == (1008, "the secret of this station has changed")
+        async with hub.station(headers=[raw.basic("SUBS001", secret)]) as one:
+            await admin.put(f"{STATION}/secret", json={})
+            assert (await one.closed()).code == 1008
+
+
+async def test_an_identity_that_the_door_refuses_is_not_added(tmp_path: Path) -> None:
+    async with face(tmp_path, accept="any") as hub, await hub.admin() as admin:
+        for identity in ("a\u202eb", "\x85", "x\xa0y", "\u0378"):
+            refused = await admin.post(f"{API}/stations", json={"identity": identity})
+            assert (refused.status_code, refused.json()["errors"][0]["path"]) == (400, "$.identity"), identity
+            assert (await raw.knock(hub.where, identity)).status == 400
+
+
+async def test_a_change_is_made_wholly_or_not_at_all(tmp_path: Path) -> None:
+    async with face(tmp_path) as hub, await hub.admin() as admin:
+        await hub.add()
+        wrong = await admin.patch(STATION, json={"name": "N", "site": "nowhere", "strict": True})
+        assert (wrong.status_code, wrong.json()["errors"][0]["path"]) == (400, "$.site")
+        assert (await admin.get(STATION)).json()["strict"] is False
+        await hub.service.stop()
+        assert (await admin.patch(STATION, json={"name": "N", "strict": True})).status_code == 503
+        assert hub.device().name == ""
+
+
+async def test_who_may_not_manage_secrets_does_not_remove_a_station_that_has_one(tmp_path: Path) -> None:
+    async with face(tmp_path) as hub, await hub.admin() as admin, hub.client(await hub.token(Role.OWNER)) as owner:
+        await admin.post(f"{API}/stations", json={"identity": "SUBS001"})
+        await admin.put(f"{STATION}/secret", json={})
+        assert (await owner.delete(STATION)).status_code == 403
+        assert hub.world.accounts.has_credential("os3p:SUBS001")
+        assert (await admin.get(STATION)).status_code == 200
+        await admin.delete(f"{STATION}/secret")
+        assert (await owner.delete(STATION)).status_code == 204
 
 
 async def test_strict_and_heartbeat_of_one_station(tmp_path: Path) -> None:

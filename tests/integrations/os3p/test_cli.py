@@ -132,6 +132,41 @@ async def test_a_day_with_a_station(hub: HubProcess, tmp_path: Path) -> None:
         assert (await run(hub, "files", "delete", "fw-2.bin")) == (0, "", "")
 
 
+async def test_what_a_station_says_does_not_steer_the_terminal(hub: HubProcess) -> None:
+    evil = "\x1b]0;x\x07 \x9b31m \u202e\u2066 \x7f \U000e0041"
+    harmful = set(evil) - {" ", "]", "0", ";", "x", "3", "1", "m"}
+    async with raw.station(hub.endpoints["os3p"], "SUBS001") as one:
+        one.replies |= {
+            "TriggerMessage": {"status": "Accepted"}, "Reset": ["NotSupported", evil, {}],
+            "GetConfiguration": {"configurationKey": [{"key": "K", "readonly": True, "value": evil}]},
+        }  # fmt: skip
+        await one.boot()
+        assert (await run(hub, "approve", "SUBS001"))[0] == 0
+        await one.boot(vendor=evil[:20], firmwareVersion=evil)
+        await one.call("StatusNotification", {"status": "Faulted", "errorCode": "OtherError", "info": evil[:50], "vendorErrorCode": evil})
+        commands = [
+            ("stations",), ("stations", "--json"), ("show", "SUBS001"), ("show", "SUBS001", "--json"), ("events", "SUBS001"),
+            ("events", "SUBS001", "--json"), ("send", "SUBS001", "GetConfiguration"), ("send", "SUBS001", "GetConfiguration", "--json"),
+            ("send", "SUBS001", "Reset"),
+        ]  # fmt: skip
+        for command in commands:
+            _, out, _ = await run(hub, *command)
+            assert out, command
+            assert not harmful & set(out), (command, out)
+        _, out, _ = await run(hub, "send", "SUBS001", "GetConfiguration")
+        assert json.loads(out)["keys"][0]["value"] == evil, "JSON reads back what it was"
+
+
+async def test_all_that_wait_are_rejected_at_once(hub: HubProcess) -> None:
+    async with raw.station(hub.endpoints["os3p"], "A") as a, raw.station(hub.endpoints["os3p"], "B") as b:
+        await a.boot()
+        await b.boot()
+        assert await run(hub, "reject", "--all-pending") == (0, "A: rejected\nB: rejected\n", "")
+        assert (await a.closed()).code == (await b.closed()).code == 1000
+    assert await run(hub, "reject", "--all-pending") == (0, "", "")
+    assert (await run(hub, "reject"))[0] == (await run(hub, "reject", "A", "--all-pending"))[0] == 2
+
+
 async def test_a_secret_a_station_that_is_offline_and_what_is_wrong(hub: HubProcess) -> None:
     assert await run(hub, "add", "SUBS001", "--name", "Dike") == (0, "SUBS001: known\n", "")
     code, secret, _ = await run(hub, "secret", "SUBS001")

@@ -25,7 +25,19 @@ from gridloom.integrations.os3p.messages import (
     StreetlightStatusNotification,
 )
 from gridloom.integrations.os3p.reading import read
-from gridloom.integrations.os3p.statuses import ERRORS, FAULTED, FILE, FIRMWARE, KINDS, Alarm, light, light_reading, progress, status
+from gridloom.integrations.os3p.statuses import (
+    ERRORS,
+    FAULTED,
+    FILE,
+    FIRMWARE,
+    KINDS,
+    MOST_SUBJECTS,
+    Alarm,
+    light,
+    light_reading,
+    progress,
+    status,
+)
 
 DEVICE = "os3p:SUBS 1"
 NOW = 1_795_222_683_000_000
@@ -314,3 +326,30 @@ def test_every_status_of_a_transfer_is_known_and_none_is_nothing() -> None:
         assert progress(message, DEVICE, NOW) == ("r1", None, "", None)  # N3
     for step in (*FIRMWARE.values(), *FILE.values()):
         assert "os3p" in EVENTS[step.kind].integrations
+
+
+# ------------------------------------------------------------------------------------------------------------- bounds and secrets
+
+
+@pytest.mark.parametrize(("test", "prefix"), [(False, ""), (True, "test:")])
+def test_N10_errors_of_the_vendor_beyond_so_many_are_one_alarm(test: bool, prefix: str) -> None:
+    known = {f"{prefix}V:{number}" for number in range(MOST_SUBJECTS)}
+
+    def subject(code: str, raised: list[Alarm], before: set[str]) -> str:
+        error = StatusNotification(status="Ok", errorCode="OtherError", vendorId="V", vendorErrorCode=code, test=test)
+        return status(error, DEVICE, NOW, raised, before)[0].subject
+
+    raised = [("fault.other", one) for one in known]
+    for given in ((raised, set()), ([], known), (raised[:50], known)):
+        assert subject("new", *given) == f"{prefix}other"
+        assert subject("7", *given) == f"{prefix}V:7"
+    assert subject("new", raised[1:], set()) == f"{prefix}V:new"
+    assert status(StatusNotification(status="Ok", errorCode="GroundFailure"), DEVICE, NOW, raised)[0].subject == ""
+
+
+def test_S27_credentials_in_a_status_are_masked() -> None:
+    place = "ftp://joe:SEKRET7@10.0.0.1/x"
+    told = status(StatusNotification(status="Ok", errorCode="OtherError", info=place, vendorId=place, vendorErrorCode=place), DEVICE, NOW, [])
+    told += status(StatusNotification(status="Ok", errorCode="NoError", info=place), DEVICE, NOW, [])
+    assert "SEKRET7" not in str(told)
+    assert "ftp://***@10.0.0.1/x" in told[0].message

@@ -34,6 +34,8 @@ class CentralSystem:
     name = "os3p"
 
     def __init__(self, section: Section, hub: Hub, files: Files) -> None:
+        self.address = ""
+        """Where it listens, ``HOST:PORT``; empty until it does."""
         self._section = section
         self._hub = hub
         self._tls = server_tls(section)
@@ -63,7 +65,7 @@ class CentralSystem:
             await self._nights.stop()
             await self._stations.stop()
             raise
-        self._server = server
+        self._server, self.address = server, address
         if self._tls is not None:
             self._watching = asyncio.create_task(Certificates(section, self._hub.clock, server.secure).watch(), name="os3p certificates")
         return {"os3p": address}
