@@ -547,6 +547,20 @@ def test_masked_shows_no_secret() -> None:
     assert masked("relay.set", {"relay": 1, "password": None}) == {"relay": 1, "password": None}
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("Url", "ftp://joe:pw@10.0.0.1/x", "ftp://***@10.0.0.1/x"),
+        ("ApnPassword", "pw", "***"),
+        ("AuthorizationKey", "pw", "***"),
+        ("ApnPassword", "", ""),
+        ("Geolocation", "[52.09,5.12]", "[52.09,5.12]"),
+    ],
+)
+def test_masked_shows_no_secret_that_is_the_value_of_a_configuration_key(key: str, value: str, shown: str) -> None:
+    assert masked("device.configuration.set", {"key": key, "value": value}) == {"key": key, "value": shown}
+
+
 @pytest.mark.parametrize("verb", list(TABLE))
 def test_every_verb_has_a_json_schema(verb: str) -> None:
     schema = json_schema(verb)

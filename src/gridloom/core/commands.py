@@ -40,8 +40,8 @@ from gridloom.core.errors import (
     Offline,
     Refused,
     StorageError,
-    Unsupported,
     Unanswered,
+    Unsupported,
 )
 from gridloom.core.events import new_event
 from gridloom.core.faults import nearest

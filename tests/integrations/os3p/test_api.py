@@ -151,14 +151,19 @@ async def test_a_change_is_made_wholly_or_not_at_all(tmp_path: Path) -> None:
 
 
 async def test_who_may_not_manage_secrets_does_not_remove_a_station_that_has_one(tmp_path: Path) -> None:
-    async with face(tmp_path) as hub, await hub.admin() as admin, hub.client(await hub.token(Role.OWNER)) as owner:
-        await admin.post(f"{API}/stations", json={"identity": "SUBS001"})
+    async with face(tmp_path) as hub, await hub.admin() as admin:
+        accounts = hub.world.accounts
+        site = (await accounts.create_site(hub.world.admin, "Dike")).id
+        _, token = await accounts.create_token(None, account="owner@example.org", role=Role.OWNER, scope=f"site:{site}")
+        owner = hub.client(token)
+        await admin.post(f"{API}/stations", json={"identity": "SUBS001", "site": site})
         await admin.put(f"{STATION}/secret", json={})
         assert (await owner.delete(STATION)).status_code == 403
-        assert hub.world.accounts.has_credential("os3p:SUBS001")
+        assert accounts.has_credential("os3p:SUBS001")
         assert (await admin.get(STATION)).status_code == 200
         await admin.delete(f"{STATION}/secret")
         assert (await owner.delete(STATION)).status_code == 204
+        await owner.aclose()
 
 
 async def test_strict_and_heartbeat_of_one_station(tmp_path: Path) -> None:

@@ -340,9 +340,9 @@ def test_N10_errors_of_the_vendor_beyond_so_many_are_one_alarm(test: bool, prefi
         return status(error, DEVICE, NOW, raised, before)[0].subject
 
     raised = [("fault.other", one) for one in known]
-    for given in ((raised, set()), ([], known), (raised[:50], known)):
-        assert subject("new", *given) == f"{prefix}other"
-        assert subject("7", *given) == f"{prefix}V:7"
+    for now, before in ((raised, set()), ([], known), (raised[:50], known)):
+        assert subject("new", now, before) == f"{prefix}other"
+        assert subject("7", now, before) == f"{prefix}V:7"
     assert subject("new", raised[1:], set()) == f"{prefix}V:new"
     assert status(StatusNotification(status="Ok", errorCode="GroundFailure"), DEVICE, NOW, raised)[0].subject == ""
 

@@ -152,7 +152,8 @@ async def test_wrong_options_end_with_2_and_one_line(wrong: tuple[str, ...], wor
 
 async def test_a_simulated_fleet(tmp_path: Path) -> None:
     async with central() as office:
-        options = ("sim", "os3p", "--url", office.url, "--count", "30", "--speed", "100", "--meter-every", "60", "--boot-over", "20", "--faults", "0.3")
+        pace = ("--speed", "100", "--meter-every", "60", "--boot-over", "20", "--faults", "0.3")
+        options = ("sim", "os3p", "--url", office.url, "--count", "30", *pace)
         async with process(*options) as one:
             await office.until(lambda: len(office.all("MeterValues")) >= 60 and office.all("StatusNotification"), 30)
             assert len({line.target for line in office.lines}) == 30
