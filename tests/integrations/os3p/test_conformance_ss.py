@@ -207,6 +207,7 @@ async def test_R1_R2_messages_are_ascii_json() -> None:
     async with registered(identity="Zähler") as (_, _, line):
         await line.call("GetConfiguration", {"key": ["naïve"]})
         assert all(isinstance(message, list) for message in line.heard)
+        assert all(message[1].isascii() for message in line.heard)
 
 
 async def test_R3_R8_R9_types_and_element_counts() -> None:
@@ -340,6 +341,18 @@ async def test_R17_an_answer_to_nothing_is_ignored() -> None:
         assert station.registered
 
 
+async def test_R17_an_answer_to_another_call_is_not_taken_for_the_one_that_is_waited_for() -> None:
+    async with registered() as (office, station, line):
+        office.replies["Heartbeat"] = SILENT
+        await line.call("TriggerMessage", {"requestedMessage": "Heartbeat"})
+        await line.asked("Heartbeat")
+        line.say([3, "999", {"currentTime": "2100-01-01T00:00:00Z"}])
+        assert await line.call("GetConfiguration")
+        line.say([3, next(message[1] for message in reversed(line.heard) if message[0] == 2), {"currentTime": "2050-01-01T00:00:00Z"}])
+        await office.until(lambda: rfc3339(station.now()) > "2049")
+        assert rfc3339(station.now()) < "2051"
+
+
 async def test_R18_a_message_that_only_stations_send_is_not_supported() -> None:
     async with registered() as (_, _, line):
         assert (await refused(line, "MeterValues", {"meterValue": []})).code == "NotSupported"
@@ -406,6 +419,17 @@ async def test_B1_B2_the_first_message_is_a_boot_notification_and_nothing_else_b
             line.say([3, boot[1], office.registered()])
             await line.asked(LIGHT)
             await line.asked("StatusNotification")
+
+
+async def test_B2_nothing_else_while_the_registration_fails() -> None:
+    async with central() as office:
+        office.replies["BootNotification"] = ["InternalError", "", {}]
+        async with running(office.url, keys={"MeterValuesInterval": "1"}) as station:
+            line = await office.line()
+            await line.asked("BootNotification")
+            simulated(station).pull(1, True)
+            await asyncio.sleep(1.3)
+            assert {action for action, _ in line.calls} == {"BootNotification"}
 
 
 async def test_B3_interval_is_the_heartbeat_period() -> None:
@@ -630,6 +654,14 @@ async def test_B22_a_small_difference_is_slewed() -> None:
         await asyncio.sleep(0.2)
         assert abs(station.now() / 1e6 - datetime.now(UTC).timestamp()) < 0.1, "not yet"
         assert abs(station.time._target - 1.2) < 0.1
+
+
+async def test_B23_what_is_too_long_is_not_sent() -> None:
+    async with central() as office, running(office.url, driver=Driver(vendor="V" * 21)) as station:
+        await office.until(lambda: station.registered)
+        (boot,) = office.all("BootNotification")
+        assert all(len(boot[name]) <= length for name, length in FIELDS.items())
+        assert "identity" in station.alarms
 
 
 async def test_B23_all_seven_fields_within_their_lengths() -> None:
