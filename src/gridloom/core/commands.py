@@ -3,7 +3,8 @@
 accepted -> sent -> done, refused, failed, expired, cancelled or unknown (``model.CommandState``)
 
 - ``accepted`` is on disk before ``submit`` returns. ``sent`` is on disk before the executor is called, written by compare-and-swap over the accepted
-  order, so that of two nodes, or of a node and its restarted self, one at most sends it.
+  order, so that of two nodes, or of a node and its restarted self, one at most sends it. Where the device's link is here and has nothing to do, both
+  are one commit: the order is stored as sent at once, and nobody else ever saw it as accepted.
 - An order that is not idempotent goes to an executor once in its life. One that was under way when the process died ends as ``unknown``, with
   an event; it is sent again only if it is idempotent, or if the link recognises its id (``attach(…, deduplicates=True)``).
 - Per device one executor call at a time, in the order of acceptance; devices do not wait for each other. An executor that returns ``LATER`` frees the
@@ -83,13 +84,14 @@ _ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 class _Open:
     """An order that has not ended, as this node knows it: with its secrets, and the version of its document."""
 
-    __slots__ = ("again", "busy", "command", "until", "version")
+    __slots__ = ("again", "busy", "command", "fresh", "until", "version")
 
     def __init__(self, command: Command, version: int) -> None:
         self.command = command
         self.version = version
         self.again = False  # sent before, and may be sent once more
         self.busy = False  # an executor has it
+        self.fresh = False  # stored as sent when it was accepted; no executor has had it yet
         self.until = 0  # when its later answer is no longer waited for, µs
 
 
@@ -100,7 +102,7 @@ class _Queue:
 
     def __init__(self) -> None:
         self.ids: deque[str] = deque()
-        self.worker: asyncio.Task[None] | None = None
+        self.worker: asyncio.Future[None] | None = None
 
 
 class Commands:
@@ -394,9 +396,15 @@ class Commands:
     async def _accept(self, principal: Principal, command: Command, row: verbs.Verb, writes: tuple[Write, ...]) -> Command:
         data = {"arguments": verbs.masked(command.verb, command.arguments), "command": command.id}
         line = audit.entry(self._clock, principal, command.verb, command.device, "accepted", device=command.device, data=data)
+        queue = self._reserved(command.device, row)
+        stored = command if queue is None else msgspec.structs.replace(command, state=CommandState.SENT, sent=self._clock.now())
         try:
-            commit = await self._intake.commit([_put(command, expect=0), line, *writes])
-        except Conflict:
+            commit = await self._intake.commit([_put(stored, expect=0), line, *writes])
+        except BaseException as error:
+            if queue is not None:
+                self._begin(command.device, queue)
+            if not isinstance(error, Conflict):
+                raise
             existing = await self._repeated(principal, command.id, command.device, command.verb, command.arguments)
             if existing is None:  # it was an ``expect`` of the caller's own writes
                 raise
@@ -404,6 +412,10 @@ class Commands:
         self._submitted.inc(verb=command.verb)
         self._open[command.id] = _Open(command, commit.versions[0])
         self._at(command.expires, command.id)
+        if queue is not None:
+            self._publish(command)
+            self._send_first(stored, commit.versions[0], queue)
+            return _for_people(stored)
         if command.wait_online:
             self._waiting.setdefault(command.device, {})[command.id] = command.created
         self._publish(command)
@@ -432,6 +444,31 @@ class Commands:
 
     # ----------------------------------------------------------------------------------------------------------- sending
 
+    def _reserved(self, device: str, row: verbs.Verb) -> _Queue | None:
+        """The queue of a device whose link is here and has nothing to do, kept for the order that is being stored: what comes meanwhile is behind it.
+
+        None where the order must go the long way. ``_send_first`` or ``_begin`` gives the queue back.
+        """
+        link = self._registry.link(device)
+        if link is None or link.executor is None or device not in self._served or not self._registry.online(device):
+            return None
+        if row.supersedes or self._stopping or device in self._queues or device in self._waiting:
+            return None
+        queue = self._queues[device] = _Queue()
+        queue.worker = asyncio.get_running_loop().create_future()
+        return queue
+
+    def _send_first(self, command: Command, version: int, queue: _Queue) -> None:
+        """It is on disk as sent: the executor has it next."""
+        known = self._open[command.id] = _Open(command, version)
+        known.busy = known.fresh = True
+        queue.ids.appendleft(command.id)
+        self._begin(command.device, queue)
+        self._publish(command)
+
+    def _begin(self, device: str, queue: _Queue) -> None:
+        queue.worker = asyncio.ensure_future(self._work(device, queue))
+
     async def _take(self, id: str) -> bool:
         """Answer of the node that holds the link: the order is in the device's queue."""
         known = await self._load(id)
@@ -452,7 +489,7 @@ class Commands:
         else:
             queue.ids.append(id)
         if queue.worker is None:
-            queue.worker = asyncio.ensure_future(self._work(device, queue))
+            self._begin(device, queue)
 
     async def _offer(self, device: str) -> None:
         """Route what waits for a device that is online, wherever its link is."""
@@ -481,21 +518,28 @@ class Commands:
     async def _send(self, device: str, id: str) -> None:
         known = await self._load(id)
         command = known.command
-        if command.state is not CommandState.ACCEPTED and not (command.state is CommandState.SENT and known.again):
+        fresh, known.fresh = known.fresh, False
+        if command.state is not CommandState.ACCEPTED and not (command.state is CommandState.SENT and (known.again or fresh)):
             return
         if self._clock.now() >= command.expires:
-            await self._expire(id)
+            if fresh:
+                await self._end(id, CommandState.EXPIRED, error="expired before it could be sent")
+            else:
+                await self._expire(id)
             return
         link = self._registry.link(device)
         if link is None or link.executor is None or not self._registry.online(device):
             if not command.wait_online and not known.again:
                 await self._end(id, CommandState.REFUSED, error="offline: the device went offline before the order was sent")
+            elif fresh:
+                self._again(id)
             return
         row = verbs.TABLE[command.verb]
-        marked = await finish(self._mark_sent(id))
-        if marked is None:
-            return
-        command = marked
+        if not fresh:
+            marked = await finish(self._mark_sent(id))
+            if marked is None:
+                return
+            command = marked
         began = self._clock.monotonic()
         result: Any = None
         try:

@@ -256,7 +256,7 @@ async def test_R8_R18_the_action_is_case_sensitive(action: str) -> None:
 async def test_R8_wrong_element_counts() -> None:
     async with registered() as (_, _, line):
         line.say([2, "short", "GetConfiguration"])
-        line.say([2, "long", "GetConfiguration", {}, 1])
+        line.say([2, "long", "GetConfiguration", {}, {}])
         await line.call("GetConfiguration")
         codes = {message[1]: message[2] for message in line.heard if message[0] == 4}
         assert codes == {"short": "ProtocolError", "long": "FormationViolation"}

@@ -545,3 +545,52 @@ async def test_the_hub_stops_while_a_station_is_asked(tmp_path: Path) -> None:
         with pytest.raises(Closed):
             await station.asked_for("Reset")
         assert (await one.world.store.documents.get("os3p", "schedules", FIRST)) is not None
+
+
+# ---------------------------------------------------------------------------------------------- a light that stands still
+
+
+async def suspended_and_cut(one: Central) -> None:
+    """A set during which the line is cut: the station has heard Suspend, and never Resume."""
+    async with one.accepted() as station:
+        ready(station)
+        station.replies[SET] = until_part(2, station.cut)
+        order = await one.order("light.schedule.set", many())
+        assert order.state is CommandState.FAILED
+        assert "stay suspended" in order.error
+    assert (await contactor(one)).suspended
+
+
+async def test_a_light_that_we_suspended_is_resumed_when_the_station_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridloom.integrations.os3p.nights.RESUME_EVERY", 0.2)
+    async with central(tmp_path, clock=at()) as one:
+        await suspended_and_cut(one)
+        async with one.accepted() as station:
+            ready(station)
+            await until(lambda: "ResumeStreetlight" in asked(station))
+            assert [message[3] for message in station.messages if message[2] == "ResumeStreetlight"] == [{"contactorId": 1}]
+        await asyncio.sleep(0.3)
+        assert not (await contactor(one)).suspended
+
+
+async def test_a_set_after_a_light_was_left_suspended_resumes_it(tmp_path: Path) -> None:
+    """The station tells RemoteOverride of it, but nobody has overridden it: only we have."""
+    async with central(tmp_path, clock=at()) as one:
+        await suspended_and_cut(one)
+        async with one.accepted() as station:
+            ready(station)
+            await station.call("StreetlightModeStatusNotification", {"contactorId": 1, "mode": "RemoteOverride", "timestamp": "2026-11-20T19:00:00Z"})
+            assert (await one.order("light.schedule.set", many())).state is CommandState.DONE
+            assert (asked(station)[0], asked(station)[-2]) == ("OverrideStreetlight", "ResumeStreetlight")
+        assert not (await contactor(one)).suspended
+
+
+async def test_an_operator_who_overrides_the_light_meanwhile_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridloom.integrations.os3p.nights.RESUME_EVERY", 1.0)
+    async with central(tmp_path, clock=at()) as one:
+        await suspended_and_cut(one)
+        async with one.accepted() as station:
+            ready(station)
+            assert (await one.order("light.override", {"action": "on", "contactor": 1})).state is CommandState.DONE
+            await asyncio.sleep(1.5)
+            assert "ResumeStreetlight" not in asked(station)

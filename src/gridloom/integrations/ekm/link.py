@@ -364,8 +364,8 @@ class Bus:
         try:
             while talk.ask is not None and not order.future.done():
                 await self._step(talk, meter)
-            if self._session:
-                await self._end_session()
+            order.settle(talk)  # at once: who waits for it need not wait for the end of the session, before which nobody else is spoken to
+            await self._end_session()
         except asyncio.CancelledError:  # the hub stops: what was on the wire is not known to have arrived
             if talk.ask is not None:
                 talk.hear(Answer(Got.LOST))

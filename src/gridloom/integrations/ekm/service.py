@@ -42,6 +42,8 @@ PROGRESS_EVERY = 50
 """Addresses between two tellings of how far a search has come."""
 NOISY, QUIET = 80, 95
 """Per cent of good exchanges with a meter below which its line is told to be noisy, and above which it no longer is."""
+UNHURRIED = 0.02
+"""Seconds for which the event of a setting waits, so that the answer to the order goes first: each is a commit of its own, one after the other."""
 _ALARMS: Mapping[str, str] = {"missing": "line.lost", "unplugged": "line.lost", "denied": "line.denied", "busy": "line.busy"}
 _AFTER: Mapping[str, str] = {
     "device.clock.set": "device.clock.set",
@@ -295,7 +297,8 @@ class Buses:
             await self._memory.commit([self._memory.put("gateway", "poll", body)])
         kind = _AFTER.get(command.verb)
         if kind is not None:
-            self._happen([new_event(kind, device.id, self._hub.clock, data={"command": command.id, "verb": command.verb})])
+            self._keep([new_event(kind, device.id, self._hub.clock, data={"command": command.id, "verb": command.verb})])
+            asyncio.get_running_loop().call_later(UNHURRIED, self._news.set)
         return result
 
     async def _search(self, command: Command, arguments: Any) -> Any:
@@ -338,9 +341,12 @@ class Buses:
     # --------------------------------------------------------------------------------------------------------- the events
 
     def _happen(self, events: Sequence[Event]) -> None:
+        self._keep(events)
+        self._news.set()
+
+    def _keep(self, events: Sequence[Event]) -> None:
         self._dropped.inc(max(0, len(self._events) + len(events) - EVENTS))
         self._events += events
-        self._news.set()
 
     def _alarm(self, kind: str, device: str, subject: str, message: str) -> None:
         if (device, kind, subject) not in self._raised:

@@ -30,33 +30,38 @@ class Answer(NamedTuple):
     said: str
 
 
-def claim(one: Claim, key: bytes | str | None, strict: bool) -> Verdict:
+def claim(one: Claim, key: bytes | str | None, strict: bool, trust_enclosed: bool = False) -> Verdict:
     """Judge what was found, with ``key`` or else the key that stands beside it. Raises Malformed."""
     record = ocmf.parse(one.record.record, strict=strict)
     begin = None if one.begin is None else ocmf.parse(one.begin.record, strict=strict)
+    if key is not None:
+        return verify(record, key, begin=begin)
     begin_key = one.begin.key if one.begin is not None else None
-    return verify(record, key if key is not None else one.record.key, begin=begin, begin_key=key if key is not None else begin_key)
+    return verify(record, one.record.key, begin=begin, begin_key=begin_key, beside=True, trust_enclosed=trust_enclosed)
 
 
-def judge(items: Sequence[Item], key: bytes | str | None, strict: bool, as_json: bool) -> list[Answer]:
+def judge(items: Sequence[Item], key: bytes | str | None, strict: bool, as_json: bool, trust_enclosed: bool = False) -> list[Answer]:
     """A batch."""
     answers: list[Answer] = []
     for item in items:
         if isinstance(item, tuple):
-            answers.append(_answer(*item, key, strict, as_json))
+            answers.append(_answer(*item, key, strict, as_json, trust_enclosed))
             continue
         try:
-            found = signed_data.claims(signed_data.read(item.read_bytes()))
-        except Malformed as error:
-            answers.append(_unreadable(str(item), error, as_json))
+            with item.open("rb") as file:
+                found = signed_data.claims(signed_data.read(signed_data.load(file)))
+        except (Malformed, OSError) as error:  # one file of a folder does not end the others
+            fault = error if isinstance(error, Malformed) else Malformed("file", error.strerror or str(error))
+            answers.append(_unreadable(str(item), fault, as_json))
             continue
-        answers += [_answer(str(item) if len(found) == 1 else f"{item}: {one.record.where}", one, key, strict, as_json) for one in found]
+        names = [str(item) if len(found) == 1 else f"{item}: {one.record.where}" for one in found]
+        answers += [_answer(where, one, key, strict, as_json, trust_enclosed) for where, one in zip(names, found, strict=True)]
     return answers
 
 
-def _answer(where: str, one: Claim, key: bytes | str | None, strict: bool, as_json: bool) -> Answer:
+def _answer(where: str, one: Claim, key: bytes | str | None, strict: bool, as_json: bool, trust_enclosed: bool) -> Answer:
     try:
-        verdict = claim(one, key, strict)
+        verdict = claim(one, key, strict, trust_enclosed)
     except Malformed as error:
         return _unreadable(where, error, as_json)
     state = "holds" if verdict.holds else "fails"
@@ -72,18 +77,20 @@ def _unreadable(where: str, error: Malformed, as_json: bool) -> Answer:
     return Answer(where, "unreadable", error.message)
 
 
-def run(items: Sequence[Item], key: bytes | str | None, *, strict: bool, as_json: bool, processes: int) -> Iterator[tuple[int, list[Answer]]]:
+def run(
+    items: Sequence[Item], key: bytes | str | None, *, strict: bool, as_json: bool, processes: int, trust_enclosed: bool = False
+) -> Iterator[tuple[int, list[Answer]]]:
     """Judge all of them in order; yields how many are done, and the answers since. Uses ``processes`` processes when it is worth while."""
     batches = [items[index : index + BATCH] for index in range(0, len(items), BATCH)]
     done = 0
     if len(items) <= ALONE or processes < 2:
         for batch in batches:
             done += len(batch)
-            yield done, judge(batch, key, strict, as_json)
+            yield done, judge(batch, key, strict, as_json, trust_enclosed)
         return
     # A fresh interpreter for each: nothing of this process (threads, open files) is taken over half-way.
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = [pool.submit(judge, batch, key, strict, as_json) for batch in batches]
+        waiting = [pool.submit(judge, batch, key, strict, as_json, trust_enclosed) for batch in batches]
         try:
             for batch, future in zip(batches, waiting, strict=True):
                 done += len(batch)

@@ -329,13 +329,6 @@ class Record(msgspec.Struct, frozen=True, dict=True):
         return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 19 else None
 
 
-def signed(material: bytes) -> tuple[bytes, Signature]:
-    """Only what was signed and its signature, without looking into the payload. Raises Malformed."""
-    frame = split(unwrap(material)[0])
-    section = _object(frame.signature, "signature", frame.start + len(frame.payload) + 1)
-    return frame.payload, _Reader(strict=False).signature(section, None)
-
-
 def parse(material: bytes | str, *, strict: bool = False) -> Record:
     """Read a record. Raises Malformed with the first fault; when ``strict``, also for the first deviation from the format."""
     record, encoded = unwrap(material.encode("utf-8", "surrogatepass") if isinstance(material, str) else material)

@@ -57,6 +57,9 @@ def verify(
     strict: Strict = False,
     as_json: AsJson = False,
     processes: Annotated[int | None, typer.Option("--processes", min=1, max=256, help="For many records. Without it: one per core.")] = None,
+    trust_enclosed: Annotated[
+        bool, typer.Option("--trust-enclosed", help="A key inside the record itself (a fourth section) is good enough.")
+    ] = False,
 ) -> None:
     """Say whether receipts are genuine and hold: signature, law-relevant checks, energy, and what the S.A.F.E. tool would say."""
     from gridloom.integrations.everest import many
@@ -66,14 +69,14 @@ def verify(
     if file != "-" and Path(file).is_dir():
         if begin is not None:
             _give_up("--begin goes with one record, not with a folder")
-        _many(sorted(one for one in Path(file).rglob("*") if one.is_file() and not one.name.startswith(".")), material, strict, as_json, processes)
+        _many(_files(Path(file)), material, strict, as_json, processes, trust_enclosed)
     claims = _claims(file)
     if begin is not None:
         claims = [_joined(claims, file, _claims(begin), begin)]
     if len(claims) > 1:
-        _many([(one.record.where, one) for one in claims], material, strict, as_json, processes)
+        _many([(one.record.where, one) for one in claims], material, strict, as_json, processes, trust_enclosed)
     try:
-        verdict = many.claim(claims[0], material, strict)
+        verdict = many.claim(claims[0], material, strict, trust_enclosed)
     except Malformed as error:
         _give_up(f"{file}: {error.message}")
     print(verdict.to_json() if as_json else _told(verdict))
@@ -101,7 +104,25 @@ def _told(verdict: Verdict) -> str:
     return _printable("\n".join(lines))
 
 
-def _many(items: Sequence[Item], key: bytes | str | None, strict: bool, as_json: bool, processes: int | None) -> NoReturn:
+def _files(folder: Path) -> list[Path]:
+    """What is to be judged in a folder. What cannot be looked at is named, too: whoever reads it says why."""
+    import os
+
+    found: list[Path] = []
+    for place, _, names in os.walk(folder, onerror=lambda error: found.append(Path(error.filename))):
+        found += [path for path in (Path(place, name) for name in names if not name.startswith(".")) if _file(path)]
+    return sorted(found)
+
+
+def _file(path: Path) -> bool:
+    """No pipe or device: those may never end."""
+    try:
+        return path.is_file()
+    except OSError:
+        return True
+
+
+def _many(items: Sequence[Item], key: bytes | str | None, strict: bool, as_json: bool, processes: int | None, trust_enclosed: bool) -> NoReturn:
     """Many records: what fails is listed (all of them with --json, one object a line), progress and the sum go to standard error."""
     import os
 
@@ -112,7 +133,8 @@ def _many(items: Sequence[Item], key: bytes | str | None, strict: bool, as_json:
         _give_up("there is no file in the folder")
     clock, counts, told = Clock(), {"holds": 0, "fails": 0, "unreadable": 0}, 0.0
     began = clock.monotonic()
-    for done, answers in many.run(items, key, strict=strict, as_json=as_json, processes=processes or os.cpu_count() or 1):
+    number = processes or os.cpu_count() or 1
+    for done, answers in many.run(items, key, strict=strict, as_json=as_json, processes=number, trust_enclosed=trust_enclosed):
         for one in answers:
             counts[one.state] += 1
             if as_json:
@@ -125,7 +147,7 @@ def _many(items: Sequence[Item], key: bytes | str | None, strict: bool, as_json:
             _progress(f"{done:,} of {len(items):,}, {done / passed:,.0f}/s")
     _progress("")
     total, passed = sum(counts.values()), max(clock.monotonic() - began, 1e-9)
-    print(f"{total:,} records in {passed:.1f} s: " + ", ".join(f"{number:,} {state}" for state, number in counts.items()), file=sys.stderr)
+    print(f"{total:,} records in {passed:.1f} s: " + ", ".join(f"{count:,} {state}" for state, count in counts.items()), file=sys.stderr)
     if not as_json:
         from gridloom.integrations.everest.ocmf import NOTICE
 
@@ -212,17 +234,22 @@ def _value(value: Any) -> str:
 
 @app.command()
 def sign(
-    payload: Annotated[str, typer.Argument(metavar="PAYLOAD", help="The JSON object to sign, exactly as it stands; - is standard input.")],
+    payload: Annotated[
+        str, typer.Argument(metavar="PAYLOAD", help="The JSON object to sign, exactly as it stands but for a newline at its end; - is stdin.")
+    ],
     key: Annotated[Path, typer.Option("--key", metavar="FILE", help="The private key, as `gridloom ocmf keygen` writes it.")],
     encoding: Annotated[EncodingName, typer.Option("--encoding", help="How the signature is written.")] = EncodingName.HEX,
     xml: Annotated[bool, typer.Option("--xml", help="Print S.A.F.E. XML with the public key instead of the bare record.")] = False,
     strict: Strict = False,
 ) -> None:
-    """Sign a payload, byte for byte, and print the record. What the format does not allow in it is told on standard error."""
+    """Sign a payload, byte for byte, and print the record. What the format does not allow in it is told on standard error.
+
+    One newline at the very end is not signed: editors and shells put it there.
+    """
     from gridloom.core.errors import InvalidInput
     from gridloom.integrations.everest import keys, ocmf, safe
 
-    data = _read(payload).strip()
+    data = _read(payload).removesuffix(b"\n").removesuffix(b"\r")
     try:
         signer = keys.signer(key)
         record = ocmf.sign(data, signer, encoding.value)
@@ -258,6 +285,8 @@ def keygen(
         made.write(file)
     except FileExistsError:
         _give_up(f"{file}: it exists; a key is never written over", FAILS)
+    except OSError as error:
+        _unwritable(file, error)
     if as_json:
         said = {"algorithm": made.algorithm.name, "fingerprint": made.public.fingerprint, "public_key": made.public.hex, "file": str(file)}
         print(json.dumps({**said, "notice": NOTICE}))
@@ -283,17 +312,31 @@ def export(
     if output is None:
         print(text, end="")
     else:
-        output.write_text(text, encoding="utf-8")
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            _unwritable(output, error)
 
 
 # --------------------------------------------------------------------------------------------------------------------- helpers
 
 
 def _read(file: str) -> bytes:
+    from gridloom.integrations.everest import ocmf, signed_data
+
     try:
-        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        if file == "-":
+            return signed_data.load(sys.stdin.buffer)
+        with Path(file).open("rb") as opened:
+            return signed_data.load(opened)
     except OSError as error:
         _give_up(f"{file}: {error.strerror}")
+    except ocmf.Malformed as error:
+        _give_up(f"{file}: {error.message}")
+
+
+def _unwritable(file: Path, error: OSError) -> NoReturn:
+    _give_up(f"{file}: cannot be written ({error.strerror}); name a file in a folder that exists and that you may write to", FAILS)
 
 
 def _found(file: str) -> list[Found]:

@@ -245,8 +245,11 @@ def read_xml(data: bytes) -> list[Value]:
     collector = _Collector()
     try:
         collector.parser.Parse(data, True)
-    except expat.ExpatError as error:
-        raise Malformed(f"byte {max(collector.parser.ErrorByteIndex, 0)}", f"no XML: {expat.ErrorString(error.code)}") from None
+    except Malformed:
+        raise
+    except (expat.ExpatError, LookupError, ValueError) as error:  # the latter two: an encoding that Python does not know, or expat cannot use
+        reason = expat.ErrorString(error.code) if isinstance(error, expat.ExpatError) else str(error)[:100]
+        raise Malformed(f"byte {max(collector.parser.ErrorByteIndex, 0)}", f"no XML: {reason}") from None
     if not collector.values:
         raise Malformed("byte 0", "the document holds no <value> with <signedData>")
     return collector.values

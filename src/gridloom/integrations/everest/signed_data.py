@@ -8,12 +8,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from gridloom.integrations.everest.ocmf import Malformed, unwrap
+from gridloom.core.errors import Unsupported
+from gridloom.integrations.everest.keys import WrongKey, public_key
+from gridloom.integrations.everest.ocmf import Malformed, split, unwrap
 from gridloom.integrations.everest.safe import BEGIN, END, read_xml
 
 MOST_DEPTH = 100
+MOST_FILE = 256 * 1024 * 1024
+"""Bytes of one file; some 380,000 records."""
 
 
 class Found(NamedTuple):
@@ -35,6 +39,14 @@ class Claim(NamedTuple):
 
     record: Found
     begin: Found | None = None
+
+
+def load(file: BinaryIO) -> bytes:
+    """All of a file, if it is not too large. Raises Malformed, OSError."""
+    data = file.read(MOST_FILE + 1)
+    if len(data) > MOST_FILE:
+        raise Malformed(f"byte {MOST_FILE}", f"a file has at most {MOST_FILE} bytes; split it")
+    return data
 
 
 def read(data: bytes) -> list[Found]:
@@ -79,17 +91,44 @@ _RECORD = re.compile(rb"^OCMF\|", re.MULTILINE)
 
 
 def _lines(data: bytes) -> list[Found]:
-    """One record, also over several lines, or many, each beginning on a line of its own; or a line of digits for each."""
+    """One record, also over several lines, or many, each beginning on a line of its own; or a line of digits for each.
+
+    What stands between records is found as an item of its own, so that it spoils none of them.
+    """
     starts = [match.start() for match in _RECORD.finditer(data)]
-    if len(starts) > 1 and starts[0] == 0:
-        return [
-            Found(data[start:end].rstrip(), where=f"line {line}")
-            for start, end, line in zip(starts, [*starts[1:], len(data)], _line_numbers(data, starts), strict=True)
-        ]
-    lines = [line for line in data.splitlines() if line.strip()]
-    if len(lines) > 1 and all(unwrap(line)[1] for line in lines):
-        return [Found(line, where=f"line {number}") for number, line in enumerate(data.splitlines(), 1) if line.strip()]
+    if starts:
+        bounds = starts if starts[0] == 0 else [0, *starts]
+        cut = zip(bounds, [*bounds[1:], len(data)], _line_numbers(data, bounds), strict=True)
+        return [one for start, end, line in cut for one in _parted(data[start:end].rstrip(), line)]
+    lines = [(number, line) for number, line in enumerate(data.splitlines(), 1) if line.strip()]
+    if len(lines) > 1:
+        unwrapped = [unwrap(line) for _, line in lines]
+        if all(encoded for _, encoded in unwrapped) or any(_whole(record) for record, encoded in unwrapped if encoded):
+            return [Found(line, where=f"line {number}") for number, line in lines]
     return [Found(data.rstrip(), where="line 1")]
+
+
+def _parted(part: bytes, line: int) -> Iterator[Found]:
+    """A record, and what follows it when its first line is already a whole one."""
+    first, _, rest = part.partition(b"\n")
+    behind = rest.lstrip()
+    if behind and not behind.startswith(b"|") and _whole(first.rstrip()):
+        yield Found(first.rstrip(), where=f"line {line}")
+        yield Found(behind, where=f"line {line + 1 + rest[: len(rest) - len(behind)].count(b'\n')}")
+    else:
+        yield Found(part, where=f"line {line}")
+
+
+def _whole(record: bytes) -> bool:
+    """Nothing more can belong to it: its signature section is complete, and its key, if it has one."""
+    try:
+        frame = split(record)
+        complete = isinstance(json.loads(frame.signature), dict)
+        if frame.key is not None:
+            public_key(frame.key)
+    except (Malformed, WrongKey, Unsupported, ValueError, RecursionError):
+        return False
+    return complete
 
 
 def _line_numbers(data: bytes, starts: list[int]) -> Iterator[int]:

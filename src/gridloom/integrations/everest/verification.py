@@ -17,7 +17,7 @@ from gridloom.integrations.everest import algorithms, safe
 from gridloom.integrations.everest.algorithms import Algorithm
 from gridloom.integrations.everest.fields import BAD_LEVELS, ENERGY, REASONS, STATUSES, TIMES, register
 from gridloom.integrations.everest.keys import PublicKey, WrongKey, public_key
-from gridloom.integrations.everest.ocmf import LENIENCIES, NOTICE, Reading, Record, difference, signed
+from gridloom.integrations.everest.ocmf import LENIENCIES, NOTICE, Reading, Record, difference
 
 Outcome = Literal["valid", "invalid", "unchecked"]
 Key = PublicKey | bytes | str
@@ -76,13 +76,11 @@ def seal(record: Record, key: Key | None) -> Seal:
     try:
         algorithms.usable(algorithm)
         found = material if isinstance(material, PublicKey) else public_key(material, algorithm)
-        if found.algorithm is not algorithm:
-            raise WrongKey("curve", f"the key is on {found.algorithm.short}, the record was signed on {algorithm.short}")
+        matches = signature_matches(record, found)
     except (WrongKey, Unsupported) as error:
         return Seal("unchecked", error.message, _any(material))
-    source = "" if key is not None else "; the key came inside the record, which says nothing about whose it is"
-    if algorithms.valid(found.key, record.signature.der, record.payload):
-        return Seal("valid", f"{algorithm.name} with the key {found.fingerprint}{source}", found)
+    if matches:
+        return Seal("valid", f"{algorithm.name} with the key {found.fingerprint}", found)
     how = "the text was changed, or this is another meter's key" if algorithms.is_der(record.signature.der) else "SD holds no signature"
     return Seal("invalid", f"it does not match the key {found.fingerprint} (right form, right curve): {how}", found)
 
@@ -97,23 +95,34 @@ def _any(material: Key | None) -> PublicKey | None:
         return None
 
 
-def signature_matches(material: bytes, key: PublicKey) -> bool:
-    """Only the signature, without looking into the payload. Raises Malformed, WrongKey when the record is on another curve."""
-    payload, signature = signed(material)
-    if signature.algorithm is not key.algorithm:
-        raise WrongKey("curve", f"the key is on {key.algorithm.short}, the record was signed with {signature.name[:60]}")
-    return algorithms.valid(key.key, signature.der, payload)
+def signature_matches(record: Record, key: PublicKey) -> bool:
+    """Only the signature. Raises WrongKey when the record is on another curve."""
+    algorithm = record.signature.algorithm
+    if algorithm is not key.algorithm:
+        signed_on = record.signature.name[:60] if algorithm is None else algorithm.short
+        raise WrongKey("curve", f"the key is on {key.algorithm.short}, the record was signed on {signed_on}")
+    return algorithms.valid(key.key, record.signature.der, record.payload)
 
 
-def verify(record: Record, key: Key | None = None, *, begin: Record | None = None, begin_key: Key | None = None) -> Verdict:
+def verify(
+    record: Record,
+    key: Key | None = None,
+    *,
+    begin: Record | None = None,
+    begin_key: Key | None = None,
+    beside: bool = False,
+    trust_enclosed: bool = False,
+) -> Verdict:
     """Judge a record, or the two records of a transaction: ``begin`` the first one (``begin_key``: its own key, without it the same).
 
-    Never raises for what the records or keys say.
+    ``beside``: the keys came in the same document as the records, not from somebody who knows the meter. ``trust_enclosed``: a key inside
+    a record itself is good enough. Never raises for what the records or keys say.
     """
     other = begin_key if begin_key is not None else key
     seals = [seal(record, key)] if begin is None else [seal(begin, other), seal(record, key)]
     records = [record] if begin is None else [begin, record]
     checks = [Check("signature", one.outcome == "valid", one.detail) for one in seals]
+    checks += _key_source(records, [key] if begin is None else [other, key], beside, trust_enclosed)
     transaction = _Transaction(records)
     checks += transaction.checks()
     checks += [Check(f"leniency:{one.name}", True, _lenient(one.path, one.name, one.detail)) for one in _all(records)]
@@ -122,6 +131,23 @@ def verify(record: Record, key: Key | None = None, *, begin: Record | None = Non
     worst: Outcome = "invalid" if "invalid" in outcomes else "unchecked" if "unchecked" in outcomes else "valid"
     parties = [_party(one, found) for one, found in zip(records, seals, strict=True)]
     return Verdict(worst, tuple(checks), transaction.energy(), safe.judge(parties[-1], parties[0] if begin is not None else None))
+
+
+def _key_source(records: Sequence[Record], given: Sequence[Key | None], beside: bool, trust_enclosed: bool) -> list[Check]:
+    """Where the keys came from, the weakest source of all records; nothing when a record has no key at all.
+
+    A fourth section is no part of the format any more, so a key there convinces nobody by itself; beside the record in XML and OCPP is
+    where the official tool takes it from.
+    """
+    name = "key-source"
+    if any(key is None and record.key is None for record, key in zip(records, given, strict=True)):
+        return []
+    if None in given:
+        told = "trusted because it was so ordered" if trust_enclosed else "give --key, or trust it with --trust-enclosed"
+        return [Check(name, trust_enclosed, f"the key came inside the record, which says nothing about whose it is; {told}")]
+    if beside:
+        return [Check(name, True, "the key stood beside the record: nothing was changed since, but whose key it is, is not shown; compare it")]
+    return [Check(name, True, "the key was given, not taken from the receipt")]
 
 
 def _all(records: Sequence[Record]) -> Iterable[Any]:

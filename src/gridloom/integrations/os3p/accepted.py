@@ -7,7 +7,7 @@ not come makes a contactor unknown again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -41,7 +41,8 @@ class Contactor(msgspec.Struct, frozen=True, omit_defaults=True):
     """One contactor. Times in µs.
 
     ``profiles``: as they were sent, all of them if ``known``; ``changed``: when. ``compared``: when the station's answer was last compared, or could
-    not be for the ``reason``; ``verdict``: None: never. ``differences``: those that were found for today and for days to come.
+    not be for the ``reason``; ``verdict``: None: never. ``differences``: those that were found for today and for days to come. ``suspended``: we
+    have asked for Suspend while profiles are written, and the light was not resumed yet.
     """
 
     profiles: tuple[StreetlightProfile, ...] = ()
@@ -51,6 +52,7 @@ class Contactor(msgspec.Struct, frozen=True, omit_defaults=True):
     verdict: Verdict | None = None
     reason: str = ""
     differences: tuple[Difference, ...] = ()
+    suspended: bool = False
 
 
 class Schedules(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -70,6 +72,18 @@ class Schedules(msgspec.Struct, frozen=True, omit_defaults=True):
     def known(self) -> list[int]:
         """The contactors whose profiles are known."""
         return [number for number in CONTACTORS if self.of(number).known]
+
+    @property
+    def suspended(self) -> frozenset[int]:
+        """The contactors that wait for our Resume."""
+        return frozenset(number for number in CONTACTORS if self.of(number).suspended)
+
+    def suspending(self, numbers: Iterable[int], suspended: bool) -> Schedules:
+        """The same after Suspend was asked for, or the light is somebody else's again."""
+        now = self
+        for number in numbers:
+            now = now.having(number, msgspec.structs.replace(now.of(number), suspended=suspended))
+        return now
 
 
 # ------------------------------------------------------------------------------------------------------------ what it has taken
@@ -95,7 +109,7 @@ def written(present: Schedules, request: Write, status: str, now: int) -> Schedu
     for number in meant(request):
         one = present.of(number)
         profiles, known = _erased(one, request) if isinstance(request, ClearSingleStreetlightProfile) else _added(one, request)
-        present = present.having(number, Contactor(profiles, known, now))
+        present = present.having(number, Contactor(profiles, known, now, suspended=one.suspended))
     return present
 
 

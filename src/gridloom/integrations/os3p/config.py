@@ -123,3 +123,8 @@ class Section(Table, frozen=True):
             raise ValueError("subprotocols: at least one")
         if self.files_room < self.files_max_size:
             raise ValueError("files_room: at least files_max_size")
+
+
+def demo() -> Section:
+    """As it is shown in a demo: on a free port, and whoever comes is let in."""
+    return Section(listen=Address("127.0.0.1:0"), accept="any")

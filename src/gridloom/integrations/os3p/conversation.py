@@ -183,13 +183,16 @@ class Conversation:
     async def execute(self, command: Command) -> Any:
         """Carry out an order (``core.registry.Executor``)."""
         if command.verb not in VERBS:
-            return await orders.execute(
+            result = await orders.execute(
                 command, self._calls.call, orders.Known(url=await self._office.files.location(command, self._station.identity))
             )
+            if command.verb in ("light.override", "light.resume"):
+                await self._office.nights.taken_over(self._station, command.arguments.get("contactor"))
+            return result
         async with self._office.nights.visit(self._station, self._calls.call) as visit:
             known = orders.NOTHING
             if command.verb == "light.schedule.set":
-                overridden = (await self._lights()).overridden()
+                overridden = (await self._lights()).overridden() - visit.schedules.suspended
                 known = orders.Known(overridden=overridden, max_stack_level=self._station.record.max_stack_level)
             result = await orders.execute(command, visit.call, known, verify=visit.verify)
             return visit.answered(command, result) if command.verb == "light.schedule.get" else result

@@ -14,14 +14,14 @@ import heapq
 import logging
 import zlib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import date
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from gridloom.core.clock import rfc3339
-from gridloom.core.errors import DeviceError, GridloomError, InvalidInput
+from gridloom.core.errors import DeviceError, GridloomError, InvalidInput, Offline
 from gridloom.core.events import new_event
 from gridloom.core.hub import Hub
 from gridloom.core.locks import KeyedLock, finish
@@ -31,6 +31,7 @@ from gridloom.integrations.os3p import messages as wire
 from gridloom.integrations.os3p.accepted import Difference, Schedules, Verdict
 from gridloom.integrations.os3p.config import Section
 from gridloom.integrations.os3p.errors import RefusedInBody
+from gridloom.integrations.os3p.lights import CONTACTORS
 from gridloom.integrations.os3p.reading import read, write
 from gridloom.integrations.os3p.stations import KEYS, SCHEDULES, Station, Stations
 from gridloom.links.calls import CallRefused
@@ -51,10 +52,16 @@ _WRITES: Mapping[str, type[accepted.Write]] = {
     "SetStreetlightProfile": wire.SetStreetlightProfile,
     "ClearSingleStreetlightProfile": wire.ClearSingleStreetlightProfile,
 }
+_HOLDS: Mapping[str, type[wire.OverrideStreetlight | wire.ResumeStreetlight]] = {
+    "OverrideStreetlight": wire.OverrideStreetlight,
+    "ResumeStreetlight": wire.ResumeStreetlight,
+}
 _ASK_KEYS = write(wire.GetConfiguration(key=tuple(KEYS)))
 _schedules = msgspec.json.Decoder(Schedules)
 
-Job = Literal["check", "learn"]
+Job = Literal["check", "learn", "resume"]
+RESUME_EVERY = 15.0
+"""Seconds between two looks whether a station is back whose light we have suspended."""
 
 
 class Compared(NamedTuple):
@@ -87,6 +94,8 @@ class Nights:
             for found in page:
                 self._follow(found.id)
             after = page[-1].id
+        for found in await self.hub.documents.find(SCHEDULES, {"suspended": "yes"}):
+            self._resume_later(found.id)
         self._running = asyncio.create_task(self._run(), name="os3p nights")
 
     async def stop(self) -> None:
@@ -108,6 +117,8 @@ class Nights:
                 yield visit
             finally:
                 await finish(visit.keep())
+                if visit.schedules.suspended:
+                    self._resume_later(station.identity)
         if visit.schedules.known:
             self._follow(station.identity)
         if not station.record.learnt:
@@ -118,7 +129,17 @@ class Nights:
         if self.section.learn_configuration:
             self._at(station.identity, "learn", self.section.learn_after * (1 + _share(station.identity)))
 
+    async def taken_over(self, station: Station, contactor: int | None) -> None:
+        """Somebody has overridden or resumed the light: what we had suspended is no longer ours to resume."""
+        if (station.identity, "resume") not in self._wanted:
+            return
+        async with self.visit(station, _nobody) as visit:
+            visit.schedules = visit.schedules.suspending(CONTACTORS if contactor is None else (contactor,), False)
+
     # ------------------------------------------------------------------------------------------------------------- by ourselves
+
+    def _resume_later(self, identity: str) -> None:
+        self._at(identity, "resume", RESUME_EVERY)
 
     def _follow(self, identity: str) -> None:
         """Check the station once in each interval, at a time of its own, which a restart of the hub does not change."""
@@ -153,7 +174,7 @@ class Nights:
     async def _do(self, identity: str, job: Job) -> None:
         self._wanted.discard((identity, job))
         try:
-            await (self._check(identity) if job == "check" else self._learn(identity))
+            await {"check": self._check, "learn": self._learn, "resume": self._resume}[job](identity)
         except GridloomError as error:
             log.warning("a station's schedules could not be looked at", extra={"identity": identity, "job": job, "reason": error.message})
         except Exception:  # whatever it was, the other stations must be asked
@@ -172,6 +193,20 @@ class Nights:
         self._follow(identity)  # the next time, whatever becomes of this one
         async with self.visit(station, call) as visit:
             await visit.check()
+
+    async def _resume(self, identity: str) -> None:
+        """A schedule was being written when the connection ended, and the light of its contactor has stood still since (A7.10)."""
+        station = self.stations.find(identity)
+        if station is None:
+            return
+        call = None if station.connection is None else station.connection.caller()
+        if call is None:
+            self._resume_later(identity)
+            return
+        async with self.visit(station, call) as visit:
+            for number in sorted(visit.schedules.suspended):
+                await visit.call("ResumeStreetlight", write(wire.ResumeStreetlight(contactorId=number)))
+                log.warning("a light that stood still since a schedule was written goes on", extra={"device": station.device, "contactor": number})
 
     async def _learn(self, identity: str) -> None:
         station = self.stations.find(identity)
@@ -208,9 +243,25 @@ class Visit:
         """``orders.Call``. Raises what it raises, and StorageError when a profile should be written and the store does not take it."""
         if action in _WRITES:
             return await self._write(action, payload)
+        if action in _HOLDS:
+            return await self._hold(action, payload)
         answer = await self._call(action, payload)
         if action in ("GetConfiguration", "ChangeConfiguration"):
             await self._learn(action, payload, answer)
+        return answer
+
+    async def _hold(self, action: str, payload: bytes) -> bytes:
+        """Suspend before profiles are written, and Resume afterwards. That the light waits for us is on disk before it does."""
+        request = msgspec.json.decode(payload, type=_HOLDS[action])
+        numbers = CONTACTORS if request.contactorId is None else (request.contactorId,)
+        if action == "OverrideStreetlight":
+            await self._commit(self.schedules.suspending(numbers, True), [])
+            self.schedules = self._kept
+        answer = await self._call(action, payload)
+        with suppress(CallRefused, GridloomError):
+            accepted_now = read(action, answer, "server", response=True).message.status == "Accepted"
+            if accepted_now != (action == "OverrideStreetlight"):  # it is resumed, or was never suspended
+                self.schedules = self.schedules.suspending(numbers, False)
         return answer
 
     async def _write(self, action: str, payload: bytes) -> bytes:
@@ -337,7 +388,8 @@ class Visit:
 
     async def _commit(self, schedules: Schedules, events: list[Event]) -> None:
         hub = self._nights.hub
-        body, keys = msgspec.json.encode(schedules), {"known": "yes" if schedules.known else "no"}
+        body = msgspec.json.encode(schedules)
+        keys = {"known": "yes" if schedules.known else "no", "suspended": "yes" if schedules.suspended else "no"}
         await hub.intake.events(events, [hub.documents.put(SCHEDULES, self._station.identity, body, keys)])
         self._kept = schedules
 
@@ -369,6 +421,11 @@ class Visit:
 def _told(found: tuple[Difference, ...]) -> list[dict[str, str]]:
     """For results and events."""
     return [{"date": one.date, "start": rfc3339(one.start), "end": rfc3339(one.end), "expected": one.expected} for one in found]
+
+
+async def _nobody(action: str, payload: bytes) -> bytes:
+    """Of a visit on which nothing is asked."""
+    raise Offline(f"{action} was not sent")
 
 
 def _share(identity: str) -> float:

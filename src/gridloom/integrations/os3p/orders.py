@@ -146,7 +146,7 @@ def ask(request: Message) -> Steps:
     except CallRefused as error:
         what = type(request).__name__
         words = _CODES.get(error.error_code, "the station could not carry out {what}").format(what=what)
-        described = f": {masked(error.description)}" if error.description else ""
+        described = f": {error.description}" if error.description else ""
         raise DeviceError(f"{words} ({error.error_code}{described})") from None
 
 
