@@ -64,11 +64,11 @@ async def line(link: str) -> None:
                 self.last = now
             return data
 
-        def write(self, data: bytes) -> None:
+        def write(self, data: bytes) -> int:
             self.last = time.monotonic()
             if data == bytes((ACK,)):
                 self.acknowledged = self.last
-            super().write(data)
+            return super().write(data)
 
     simulator = Simulator(Path(link), Line([meter(f"{METER}:v4", Clock())]), baud=BAUD)
     watched = simulator.pty = Watched(Path(link))

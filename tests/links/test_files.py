@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 from pathlib import Path
 from random import Random
 
@@ -11,7 +13,7 @@ from tests.integrations.os3p.file_servers import ftp, http, sftp
 from tests.links.proxy import Proxy
 
 from gridloom.links import files
-from gridloom.links.files import TransferFailed, Trust
+from gridloom.links.files import NotThere, TransferFailed, Trust
 
 CONTENT = Random(7).randbytes(3_000_000)
 
@@ -86,8 +88,50 @@ async def test_an_http_download_goes_on_where_the_line_ended(tmp_path: Path, ser
         await files.download(f"{url}/f", target)
         assert server.requests[-1][2]["range"] == f"bytes={begin}-"
         assert same(target)
-        await files.download(f"{url}/f", target)  # complete already
-        assert same(target)
+        assert [file.name for file in tmp_path.iterdir() if file.name.startswith("target")] == ["target"]
+
+
+@pytest.mark.parametrize(("validator", "if_range"), [("ETag", True), ("ETag", False), ("Last-Modified", True), ("", True)])
+async def test_an_http_download_never_mixes_two_files(tmp_path: Path, served: Path, validator: str, if_range: bool) -> None:
+    (served / "f").write_bytes(CONTENT[::-1])
+    os.utime(served / "f", (1, 1))
+    target = tmp_path / "target"
+    async with http(served) as (url, server):
+        server.validator, server.if_range, server.cut_after = validator, if_range, 1_000_000
+        with pytest.raises(TransferFailed):
+            await files.download(f"{url}/f", target)
+        assert target.stat().st_size > 0
+        server.cut_after = None
+        (served / "f").write_bytes(CONTENT)
+        with contextlib.suppress(TransferFailed):  # a server that does not look at If-Range has sent the end of another file
+            await files.download(f"{url}/f", target)
+            assert if_range
+        await files.download(f"{url}/f", target)
+    assert same(target)
+
+
+async def test_a_complete_http_download_is_not_fetched_again(tmp_path: Path, served: Path) -> None:
+    (served / "f").write_bytes(CONTENT)
+    target = tmp_path / "target"
+    async with http(served) as (url, server):
+        server.cut_after = 1_000_000
+        with pytest.raises(TransferFailed):
+            await files.download(f"{url}/f", target)
+        target.write_bytes(CONTENT)  # killed between its last byte and its end
+        await files.download(f"{url}/f", target)
+    assert same(target)
+
+
+async def test_ftp_and_sftp_do_not_go_on_where_no_checksum_decides(tmp_path: Path, served: Path) -> None:
+    (served / "f").write_bytes(CONTENT)
+    with ftp(served) as url:
+        (tmp_path / "target").write_bytes(CONTENT[1:1000])
+        await files.download(f"{url}/f", tmp_path / "target")
+        assert same(tmp_path / "target")
+    async with sftp(served) as (url, known):
+        (tmp_path / "target").write_bytes(CONTENT[1:1000])
+        await files.download(f"{url}/f", tmp_path / "target", trust=Trust(known_hosts=known))
+    assert same(tmp_path / "target")
 
 
 async def test_a_server_without_ranges_starts_again(tmp_path: Path, served: Path) -> None:
@@ -106,8 +150,8 @@ async def test_ftp_goes_on_both_ways(tmp_path: Path, served: Path, source: Path)
         await files.upload(source, url, "f")
         assert same(served / "f")
         (tmp_path / "target").write_bytes(CONTENT[:1_234_567])
-        await files.download(f"{url}/f", tmp_path / "target")
-        await files.download(f"{url}/f", tmp_path / "target")
+        await files.download(f"{url}/f", tmp_path / "target", checked=True)
+        await files.download(f"{url}/f", tmp_path / "target", checked=True)
     assert same(tmp_path / "target")
 
 
@@ -118,7 +162,7 @@ async def test_sftp_goes_on_both_ways(tmp_path: Path, served: Path, source: Path
         await files.upload(source, url, "f", trust=trust)
         assert same(served / "f")
         (tmp_path / "target").write_bytes(CONTENT[:1_234_567])
-        await files.download(f"{url}/f", tmp_path / "target", trust=trust)
+        await files.download(f"{url}/f", tmp_path / "target", trust=trust, checked=True)
     assert same(tmp_path / "target")
 
 
@@ -126,7 +170,7 @@ async def test_a_larger_leftover_is_no_part_of_the_file(tmp_path: Path, served: 
     (served / "f").write_bytes(b"short")
     (tmp_path / "target").write_bytes(CONTENT)
     with ftp(served) as url:
-        await files.download(f"{url}/f", tmp_path / "target")
+        await files.download(f"{url}/f", tmp_path / "target", checked=True)
     assert (tmp_path / "target").read_bytes() == b"short"
 
 
@@ -139,7 +183,7 @@ async def test_an_sftp_line_that_is_cut(tmp_path: Path, served: Path) -> None:
         with pytest.raises(TransferFailed):
             await files.download(f"{there}/f", tmp_path / "target")
         proxy.cut_after = None
-        await files.download(f"{there}/f", tmp_path / "target")
+        await files.download(f"{there}/f", tmp_path / "target", checked=True)
         await proxy.stop()
     assert same(tmp_path / "target")
 
@@ -212,6 +256,37 @@ async def test_a_server_that_says_nothing_is_given_up(tmp_path: Path, served: Pa
         with pytest.raises(TransferFailed):
             await files.upload(source, f"{scheme}://u:p@{where}/", "f", timeout=0.3)
     await proxy.stop()
+
+
+@pytest.mark.parametrize("scheme", files.SCHEMES)
+async def test_a_name_of_a_host_that_cannot_be(scheme: str, tmp_path: Path, source: Path) -> None:
+    for host in ("foo..bar", "x" * 64, "bücher..de"):
+        with pytest.raises(TransferFailed):
+            await files.download(f"{scheme}://{host}/x", tmp_path / "t", timeout=2)
+        with pytest.raises(TransferFailed):
+            await files.upload(source, f"{scheme}://{host}/x", "f", timeout=2)
+
+
+async def test_only_a_server_that_says_so_is_believed_that_there_is_no_file(tmp_path: Path, served: Path) -> None:
+    target = tmp_path / "t"
+    with ftp(served) as url:
+        with pytest.raises(NotThere):
+            await files.download(f"{url}/none", target)
+        with pytest.raises(TransferFailed) as raised:
+            await files.download(url.replace("s3cret", "wrong") + "/none", target)
+        assert not isinstance(raised.value, NotThere)
+    async with sftp(served) as (url, _):
+        with pytest.raises(NotThere):
+            await files.download(f"{url}/none", target)
+        with pytest.raises(TransferFailed) as raised:
+            await files.download(url.replace("s3cret", "wrong") + "/none", target)
+        assert not isinstance(raised.value, NotThere)
+    async with http(served) as (url, server):
+        for status in (404, 410, 403, 500, 503):
+            server.status = {"none": status}
+            with pytest.raises(TransferFailed) as raised:
+                await files.download(f"{url}/none", target)
+            assert isinstance(raised.value, NotThere) is (status in (404, 410))
 
 
 async def test_a_path_cannot_smuggle_commands(tmp_path: Path, served: Path) -> None:

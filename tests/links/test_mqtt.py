@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -126,12 +129,97 @@ async def test_a_message_that_mqtt_forbids_is_dropped_and_counted(server: Mosqui
     one = link(server.url)
     await one.start()
     await until(lambda: one.connected)
-    one.send("bad/#", b"x")
-    one.send("good", b"y")
+    bad = ("bad/#", "+", "", "nul\0", "a\x1f", "\uffff", "\ufdd0", "\ud800", "/" * 300, "x" * 65_536)
+    for topic in bad:
+        assert not one.send(topic, b"x")
+    assert one.send("good", b"y")
     assert await asyncio.to_thread(other.next) == ("good", b"y", False)
-    assert one.dropped == 1
+    assert one.dropped == len(bad)
+    assert one.connected
     await one.stop()
     other.close()
+
+
+async def test_delivered_is_what_the_broker_acknowledged(server: Mosquitto) -> None:
+    other = await asyncio.to_thread(Client, server.port, "out")
+    one = link(server.url)
+    assert not await one.deliver("out", b"before")
+    await one.start()
+    await until(lambda: one.connected)
+    assert await one.deliver("out", b"1")
+    assert await asyncio.to_thread(other.next) == ("out", b"1", False)
+    assert not await one.deliver("out/#", b"2")
+    os.kill(server.process.pid, signal.SIGSTOP)  # type: ignore[union-attr]  # it takes, and says nothing
+    waiting = asyncio.create_task(one.deliver("out", b"3"))
+    await asyncio.sleep(0.2)
+    assert not waiting.done()
+    server.kill()
+    assert not await asyncio.wait_for(waiting, 5)
+    assert one.dropped == 3
+    await one.stop()
+    other.close()
+
+
+async def test_what_is_thrown_away_at_the_end_is_counted_and_logged(server: Mosquitto, caplog: pytest.LogCaptureFixture) -> None:
+    one = link(server.url)
+    await one.start()
+    await until(lambda: one.connected)
+    os.kill(server.process.pid, signal.SIGSTOP)  # type: ignore[union-attr]
+    waiting = [asyncio.create_task(one.deliver("out", b"x")) for _ in range(3)]
+    await asyncio.sleep(0.1)
+    stopping = asyncio.create_task(one.stop())
+    assert await asyncio.gather(*waiting) == [False] * 3
+    os.kill(server.process.pid, signal.SIGCONT)  # type: ignore[union-attr]
+    await stopping
+    assert one.dropped == 3
+    (record,) = [record for record in caplog.records if record.message == "mqtt: stopped before everything was sent"]
+    assert record.messages == 3  # type: ignore[attr-defined]
+
+
+async def test_nothing_waits_behind_an_acknowledgement(server: Mosquitto) -> None:
+    one = link(server.url)
+    await one.start()
+    await until(lambda: one.connected)
+    os.kill(server.process.pid, signal.SIGSTOP)  # type: ignore[union-attr]  # no acknowledgement comes
+    for number in range(50):
+        one.send("key", str(number), qos=1, retain=True)
+    one.send("reply", b"x")
+    await until(lambda: not one._waiting, 2)
+    os.kill(server.process.pid, signal.SIGCONT)  # type: ignore[union-attr]
+    await until(lambda: not one._unanswered)
+    assert one.dropped == 0
+    late = await asyncio.to_thread(Client, server.port, "key")
+    assert await asyncio.to_thread(late.next) == ("key", b"49", True)
+    late.close()
+    await one.stop()
+
+
+async def test_a_subscription_that_is_refused_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "mosquitto"
+    folder.mkdir()
+    rights = {"publishClientSend": True, "publishClientReceive": True, "subscribe": True, "unsubscribe": True}
+    allowed = [{"acltype": "subscribePattern", "topic": "open/#", "allow": True}]
+    group = {"groupname": "all", "roles": [{"rolename": "open"}]}
+    security = {
+        "defaultACLAccess": rights | {"subscribe": False}, "clients": [], "groups": [group],
+        "roles": [{"rolename": "open", "acls": allowed}], "anonymousGroup": "all",
+    }  # fmt: skip
+    (folder / "security.json").write_text(json.dumps(security))
+    plugin = next(Path("/usr/lib").rglob("mosquitto_dynamic_security.so"))
+    server = Mosquitto(folder, more=f"allow_anonymous true\nplugin {plugin}\nplugin_opt_config_file {folder}/security.json")
+    one = link(server.url)
+    one.subscribe("open/a", lambda topic, payload: None)
+    one.subscribe("secret/b", lambda topic, payload: None)
+    await one.start()
+    await until(lambda: one.connected)
+    assert one.reason == "the broker refuses us the topic secret/b"
+    server.kill()
+    await until(lambda: not one.connected)
+    server.start()
+    await until(lambda: one.connected)
+    assert [record.topic for record in caplog.records if record.message == "mqtt: a subscription was refused"] == ["secret/b"]  # type: ignore[attr-defined]
+    await one.stop()
+    server.kill()
 
 
 async def test_what_a_slow_broker_does_not_take_is_bounded(server: Mosquitto) -> None:

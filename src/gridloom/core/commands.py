@@ -467,6 +467,8 @@ class Commands:
         self._publish(command)
 
     def _begin(self, device: str, queue: _Queue) -> None:
+        if queue.worker is not None and not queue.worker.done():  # what stood for it while the order was stored
+            queue.worker.set_result(None)
         queue.worker = asyncio.ensure_future(self._work(device, queue))
 
     async def _take(self, id: str) -> bool:

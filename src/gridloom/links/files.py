@@ -1,8 +1,10 @@
 """Files to and from other machines: ftp, sftp, http and https. One file each time; the caller decides when to try again.
 
-What was begun goes on where it ended: a download at the end of its target, an upload by ftp or sftp at the end of what is there. ``timeout`` is for
-each step without progress, in real seconds. Whatever goes wrong is a ``TransferFailed`` that names the scheme and the host: no credentials, and no
-path, for a path may be a secret, too. Drivers: ftplib in a thread, asyncssh, httpcore; each imported when it is used first.
+What was begun goes on where it ended: an upload by ftp or sftp at the end of what is there, a download at the end of its target where that is safe:
+by http if the server says that the file is still the same (If-Range; its validator is kept beside as ``….validator``), by ftp and sftp if the
+caller knows a checksum. ``timeout`` is for each step without progress, in real seconds. Whatever goes wrong is a ``TransferFailed`` that names the
+scheme and the host: no credentials, and no path, for a path may be a secret, too. Drivers: ftplib in a thread, asyncssh, httpcore; each imported
+when it is used first.
 
 ftp sends passwords and files for everybody on the line to read; sftp checks the host's key only with ``Trust.known_hosts``.
 """
@@ -41,6 +43,10 @@ class TransferFailed(GridloomError):
 
     code = "transfer-failed"
     status = 502
+
+
+class NotThere(TransferFailed):
+    """The server says that there is no such file."""
 
 
 class Trust(NamedTuple):
@@ -90,20 +96,24 @@ async def upload(source: Path, location: str, name: str, *, timeout: float = 60.
             await _http_upload(location, target, file, size, timeout, trust)
 
 
-async def download(location: str, target: Path, *, timeout: float = 60.0, most: int = LARGEST, trust: Trust = ANYBODY) -> None:
+async def download(location: str, target: Path, *, timeout: float = 60.0, most: int = LARGEST, trust: Trust = ANYBODY, checked: bool = False) -> None:
     """Fetch ``location`` into the file ``target``, behind what is there already. At most ``most`` bytes.
 
-    Raises TransferFailed, OSError of the file.
+    ``checked``: the caller compares a checksum afterwards. Raises NotThere, TransferFailed, OSError of the file.
     """
     parts = _split(location)
     with target.open("ab") as file:
+        if not checked and parts.scheme in ("ftp", "sftp"):  # nobody would see that it is the end of another file
+            _restart(file)
         if parts.scheme == "ftp":
             await _in_thread(location, timeout, lambda ftp: _ftp_download(ftp, parts, file, most))
         elif parts.scheme == "sftp":
             async with _sftp(location, parts, timeout, trust) as sftp:
                 await _sftp_download(sftp, unquote(parts.path), file, most, timeout)
         else:
-            await _http_download(location, parts, file, most, timeout, trust)
+            validator = target.with_name(target.name + ".validator")
+            await _http_download(location, parts, file, validator, most, timeout, trust)
+            validator.unlink(missing_ok=True)
         file.flush()
         os.fsync(file.fileno())
 
@@ -143,7 +153,8 @@ async def _in_thread(location: str, timeout: float, work: Callable[[ftplib.FTP],
     try:
         await asyncio.to_thread(run)
     except (ftplib.Error, OSError, EOFError, ValueError) as error:
-        raise TransferFailed(f"{shown(location)}: {_words(error)}") from None
+        kind = NotThere if isinstance(error, ftplib.error_perm) and str(error).startswith("550") else TransferFailed
+        raise kind(f"{shown(location)}: {_words(error)}") from None
     finally:
         ftp.close()  # also ends the thread when we are cancelled
 
@@ -232,8 +243,9 @@ async def _sftp(location: str, parts: SplitResult, timeout: float, trust: Trust)
             connection.start_sftp_client() as sftp,
         ):
             yield sftp
-    except (asyncssh.Error, TimeoutError, OSError) as error:
-        raise TransferFailed(f"{shown(location)}: {_words(error)}") from None
+    except (asyncssh.Error, TimeoutError, OSError, ValueError) as error:
+        kind = NotThere if isinstance(error, asyncssh.SFTPNoSuchFile | asyncssh.SFTPNoSuchPath) else TransferFailed
+        raise kind(f"{shown(location)}: {_words(error)}") from None
 
 
 async def _sftp_size(sftp: Any, path: str) -> int | None:
@@ -284,10 +296,11 @@ async def _http_upload(location: str, target: SplitResult, file: IO[bytes], size
             raise TransferFailed(f"{shown(location)}: the server answers {response.status}")
 
 
-async def _http_download(location: str, parts: SplitResult, file: IO[bytes], most: int, timeout: float, trust: Trust) -> None:
+async def _http_download(location: str, parts: SplitResult, file: IO[bytes], beside: Path, most: int, timeout: float, trust: Trust) -> None:
+    known = _known(file, beside)
     for _ in range(MOST_REDIRECTS):
         begin = file.seek(0, os.SEEK_END)
-        headers = {"accept-encoding": "identity", **({"range": f"bytes={begin}-"} if begin else {})}
+        headers = {"accept-encoding": "identity", **({"range": f"bytes={begin}-", "if-range": known} if begin else {})}
         async with _http(location, "GET", parts, headers, None, timeout, trust) as response:
             fields = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
             if response.status in (301, 302, 303, 307, 308) and "location" in fields:
@@ -295,19 +308,39 @@ async def _http_download(location: str, parts: SplitResult, file: IO[bytes], mos
                 continue
             if response.status == 416 and fields.get("content-range", "") == f"bytes */{begin}":
                 return  # it is complete already
-            came = _RANGE.fullmatch(fields.get("content-range", "")) if response.status == 206 else None
+            if response.status in (404, 410):
+                raise NotThere(f"{shown(location)}: the server answers {response.status}")
+            same = not known.startswith('"') or fields.get("etag", known) == known
+            came = _RANGE.fullmatch(fields.get("content-range", "")) if response.status == 206 and same else None
             if response.status not in (200, 206) or (response.status == 206 and (came is None or int(came[1]) != begin)):
                 if begin and response.status in (206, 416):  # another file by now
                     _restart(file)
                 raise TransferFailed(f"{shown(location)}: the server answers {response.status}")
             if response.status == 200:
-                _restart(file)
+                _begin_anew(file, beside, fields)
             async for block in response.aiter_stream():
                 if file.tell() + len(block) > most:
                     raise _too_big(most)
                 file.write(block)
             return
     raise TransferFailed(f"{shown(location)}: more than {MOST_REDIRECTS} redirections")
+
+
+def _known(file: IO[bytes], beside: Path) -> str:
+    """The validator of what is there of the file; without one that is nothing."""
+    known = beside.read_text("latin-1") if beside.exists() else ""
+    if not known:
+        _restart(file)
+    return known
+
+
+def _begin_anew(file: IO[bytes], beside: Path, fields: dict[str, str]) -> None:
+    """Keep what If-Range may say of this answer (RFC 9110, 13.1.5): a strong ETag, or the date of the last change; or nothing."""
+    _restart(file)
+    os.fsync(file.fileno())  # a power loss must not leave the old bytes with the new validator
+    tag = fields.get("etag", "")
+    known = tag if tag.startswith('"') else fields.get("last-modified", "")
+    beside.write_text(known if known.isascii() else "", "latin-1")
 
 
 def _redirected(parts: SplitResult, to: str) -> SplitResult:
@@ -334,10 +367,10 @@ async def _http(
     try:
         async with (
             httpcore.AsyncConnectionPool(ssl_context=context) as pool,
-            pool.stream(method, url, headers=list(headers.items()), content=content, extensions={"timeout": limits}) as response,
+            pool.stream(method, url.encode("ascii"), headers=list(headers.items()), content=content, extensions={"timeout": limits}) as response,
         ):
             yield response
-    except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
+    except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, ValueError) as error:
         raise TransferFailed(f"{shown(location)}: {_words(error)}") from None
 
 

@@ -60,6 +60,10 @@ class Party:
             self._broker.publish(topic, payload.encode() if isinstance(payload, str) else payload, retain)
         return self.connected
 
+    async def deliver(self, topic: str, payload: bytes | str, *, retain: bool = False) -> bool:
+        """As ``Mqtt.deliver``."""
+        return self.send(topic, payload, retain=retain)
+
     async def start(self) -> None:
         """Connect."""
         self.connected, self.reason = True, ""

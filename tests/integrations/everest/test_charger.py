@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from random import Random
@@ -253,6 +255,79 @@ async def test_a_limit_that_was_being_lifted_when_the_hub_died_is_lifted(yard: Y
     await documents.commit([documents.put("limit", "bay 1", b"{}")])  # kept, and not yet said
     await yard.go()
     await until(lambda: yard.charger.allowed() is None)
+
+
+async def test_a_limit_whose_lifting_the_broker_did_not_take_is_lifted_at_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridloom.integrations.everest.charger.LIFTING", 0.3)
+    own = Mosquitto(tmp_path / "broker")
+    (tmp_path / "hub").mkdir()
+    yard = await Yard(tmp_path / "hub", own).open()
+    await yard.order("charge.limit", current_a=8)
+    await until(lambda: yard.charger.allowed() == 8)
+    os.kill(own.process.pid, signal.SIGSTOP)  # type: ignore[union-attr]  # it takes, and says nothing
+    await yard.service.stop()
+    own.kill()
+    own.start()
+    await until(lambda: yard.wire.connected)
+    assert yard.charger.allowed() == 8
+    assert await yard.hub.documents.get("limit", "bay 1") is not None
+    await yard.go()
+    await until(lambda: yard.charger.allowed() is None)
+    await until(lambda: yard.service._modules[0]._limit is None)  # type: ignore[union-attr]
+    assert await yard.hub.documents.get("limit", "bay 1") is None
+    await yard.close()
+    own.kill()
+
+
+@pytest.mark.parametrize("former", [16, None])
+async def test_the_limit_of_a_charge_ends_with_it(yard: Yard, monkeypatch: pytest.MonkeyPatch, former: int | None) -> None:
+    if former is not None:
+        await yard.order("charge.limit", current_a=former)
+        await until(lambda: yard.charger.allowed() == former)
+    yard.charger.plug()
+    assert (await yard.order("charge.start", current_a=10)).state is CommandState.DONE
+    await until(lambda: yard.charger.allowed() == 10)
+    await yard.comes(yard.transactions)
+    assert (await yard.order("charge.stop")).state is CommandState.DONE
+    await until(lambda: yard.charger.allowed() == former)
+    yard.charger.unplug()
+    yard.charger.enabled = False
+    assert "Rejected" in (await yard.order("charge.start", current_a=9)).error
+    await until(lambda: yard.charger.allowed() == former)
+    monkeypatch.setattr("gridloom.integrations.everest.charger.ANSWER", 0.3)
+    yard.charger._wire.send, send = (lambda topic, *_, **__: "token_validation" not in topic and send(topic, *_, **__)), yard.charger._wire.send  # type: ignore[method-assign]
+    unsaid = await yard.order("charge.start", current_a=7)
+    assert "does not say what became of it" in unsaid.error
+    await until(lambda: yard.charger.allowed() == former)
+    assert await yard.hub.documents.get("former_limit", "bay 1") is None
+
+
+async def test_the_limit_of_a_charge_that_ended_unheard_ends(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridloom.integrations.everest.charger.PROBE", 0.5)
+    yard.charger.plug()
+    await yard.order("charge.start", current_a=10)
+    await yard.comes(yard.transactions)
+    await until(lambda: yard.charger.allowed() == 10)
+    await yard.service._brokers[yard.server.url].stop()  # as after a crash
+    await yard.service.stop()
+    yard.charger.unplug()
+    await yard.go()
+    await until(lambda: yard.charger.allowed() is None)
+
+
+async def test_a_limit_that_is_ordered_during_a_charge_stays(yard: Yard) -> None:
+    yard.charger.plug()
+    await yard.order("charge.start", current_a=10)
+    await yard.comes(yard.transactions)
+    await yard.order("charge.limit", current_a=12)
+    await until(lambda: yard.charger.allowed() == 12)
+    await yard.order("charge.stop")
+
+    async def ended() -> bool:
+        return (await yard.transactions())[0].state is TransactionState.ENDED
+
+    await yard.comes(ended)
+    assert yard.charger.allowed() == 12
 
 
 async def test_errors_are_alarms_and_those_that_were_cleared_unheard_are_found(yard: Yard) -> None:

@@ -238,6 +238,8 @@ async def test_a_second_start_is_refused_and_the_same_start_is_answered_again(be
     await bench.measure(1)
     assert (await bench.ask("start_transaction", START))["status"] == "OK"
     assert (await bench.ask("start_transaction", START))["status"] == "OK"
+    reply = await bench.ask("start_transaction", START | {"identification_data": "C0FFEE"})
+    assert (reply["status"], "was asked for otherwise" in reply["error"]) == ("UNEXPECTED_ERROR", True)
     await bench.measure(2)
     reply = await bench.ask("start_transaction", START | {"transaction_id": "t2"})
     assert reply["status"] == "UNEXPECTED_ERROR"
@@ -256,6 +258,40 @@ async def test_a_stop_is_answered_again_with_the_same_record_also_after_a_restar
     reply = await bench.ask("stop_transaction", "never heard")
     assert reply["signed_meter_value"] == first["signed_meter_value"]
     assert "'never heard' is not known" in reply["error"]
+
+
+async def test_the_last_record_is_given_for_an_unknown_id_only_after_a_restart(bench: Bench) -> None:
+    await bench.measure(1)
+    bench.everest.publish(BASE + "e2m/heartbeat", "41")
+    await bench.ask("start_transaction", START)
+    mine = await bench.ask("stop_transaction", "t1")
+    reply = await bench.ask("stop_transaction", "never heard")
+    assert (reply["status"], "signed_meter_value" in reply) == ("UNEXPECTED_ERROR", False)
+    bench.everest.publish(BASE + "e2m/heartbeat", "0")  # EVerest was restarted
+    reply = await bench.ask("stop_transaction", "never heard")
+    assert reply["signed_meter_value"] == mine["signed_meter_value"]
+
+
+async def test_who_was_misunderstood_at_the_start_never_gets_the_record_of_another(bench: Bench) -> None:
+    await bench.measure(1)
+    await bench.ask("start_transaction", START)
+    await bench.ask("stop_transaction", "t1")
+    for key in ("t2", "3" * 200):
+        assert "tariff_text" in (await bench.ask("start_transaction", START | {"transaction_id": key, "tariff_text": "x" * 251}))["error"]
+        await bench.service.stop()
+        await bench.go()
+        reply = await bench.ask("stop_transaction", key)
+        assert (reply["status"], "signed_meter_value" in reply) == ("NOT_SUPPORTED", False)
+        await bench.measure(1)
+
+
+async def test_of_several_flags_of_a_group_the_first_is_recorded(bench: Bench) -> None:
+    await bench.measure(1)
+    flags = ["OCPP_AUTH", "RFID_PLAIN", "OCPP_RS_TLS"]
+    assert (await bench.ask("start_transaction", START | {"identification_flags": flags}))["status"] == "OK"
+    assert verified(await bench.ask("stop_transaction", "t1")).fields["IF"] == ("OCPP_AUTH", "RFID_PLAIN")
+    metric = next(one for one in bench.world.metrics.collect() if one.name == "gridloom_everest_malformed_total")
+    assert [value.value for value in metric.values] == [1.0]
 
 
 async def test_a_stop_of_the_unknown_without_any_record_is_an_honest_error(bench: Bench) -> None:
@@ -312,15 +348,31 @@ async def test_a_meter_that_falls_silent_leaves_no_receipt_and_blocks_nobody(ben
     assert "had no end when 't2' began" in reply["error"]
 
 
-async def test_a_lost_end_may_come_later_as_long_as_no_other_transaction_began(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_drawn_after_a_stop_without_an_end_is_never_billed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gridloom.integrations.everest.module.PATIENCE", 0.3)
     await bench.measure(100)
     await bench.ask("start_transaction", START)
     await asyncio.sleep(0.6)
     assert (await bench.ask("stop_transaction", "t1"))["status"] == "UNEXPECTED_ERROR"
-    await bench.measure(210)
+    for restarted in (False, True):
+        if restarted:
+            await bench.service.stop()
+            await bench.go()
+        await bench.measure(210)
+        reply = await bench.ask("stop_transaction", "t1")
+        assert (reply["status"], "signed_meter_value" in reply) == ("UNEXPECTED_ERROR", False)
+        assert "its stop was asked at 20" in reply["error"]
+
+
+async def test_a_register_of_the_time_of_the_first_stop_ends_a_lost_transaction(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridloom.integrations.everest.module.PATIENCE", 2.0)
+    await bench.measure(100)
+    await bench.ask("start_transaction", START)
+    await bench.measure(50)
+    assert "from 100 to 50 Wh" in (await bench.ask("stop_transaction", "t1"))["error"]
+    await bench.measure(101)  # it had told one wrong value
     record = verified(await bench.ask("stop_transaction", "t1"))
-    assert [int(reading.energy_wh or 0) for reading in record.readings] == [100, 210]
+    assert [int(reading.energy_wh or 0) for reading in record.readings] == [100, 101]
 
 
 async def test_a_stop_waits_a_moment_for_the_meter(bench: Bench) -> None:
@@ -350,6 +402,7 @@ async def test_a_register_that_went_backwards_gives_no_receipt(bench: Bench) -> 
         ("start_transaction", START | {"identification_type": "CARD"}, "$.payload.identification_type"),
         ("start_transaction", {"transaction_id": "t1"}, "$.payload.evse_id"),
         ("start_transaction", START | {"identification_level": None}, "$.payload.identification_level"),
+        ("start_transaction", START | {"transaction_id": ""}, "$.payload.transaction_id"),
         ("start_transaction", "t1", "$.payload"),
         ("stop_transaction", {"id": "t1"}, "$.payload.transaction_id"),
         ("stop_transaction", 5, "$.payload"),

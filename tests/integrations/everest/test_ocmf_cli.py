@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from tests.integrations.everest.records import BEGIN, END, PUBLISHED, payload, p
 from typer.testing import CliRunner, Result
 
 from gridloom.cli.client import Client
-from gridloom.integrations.everest import keys, many
+from gridloom.integrations.everest import keys, many, signed_data
 from gridloom.integrations.everest.ocmf import NOTICE
 from gridloom.integrations.everest.ocmf_cli import app
 from gridloom.integrations.everest.safe import Value, to_xml
@@ -91,6 +92,8 @@ def test_exit_codes(tmp_path: Path, record: str, key: str, code: int, signature:
         (b'OCMF|{"RD":[{"RV":"x"}]}|{"SD":"00"}', "payload $.RD[0].RV"),
         (b"<values>", "byte 8"),
         (b'<!DOCTYPE a [<!ENTITY b "c">]><values>&b;</values>', "document type"),
+        (b'<?xml version="1.0" encoding="gb2312"?><values></values>', "no XML: multi-byte encodings"),
+        (b'<?xml version="1.0" encoding="nope-1"?><values></values>', "no XML: unknown encoding"),
         (b"{}", "$: no signedMeterData"),
         (b"\xff\xfe\x1b[31m", "byte 0"),
     ],
@@ -186,6 +189,65 @@ def test_many_records_in_a_file_and_in_a_folder(tmp_path: Path) -> None:
     assert run("verify", empty).exit_code == 2
 
 
+def test_a_file_that_cannot_be_read_does_not_end_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a"
+    file.write_text(ONE)
+    items: list[many.Item] = [tmp_path / "gone", Path("/proc/self/mem"), file]  # vanished; EIO; good
+    assert [one.state for one in many.judge(items, KEY, False, False)] == ["unreadable", "unreadable", "holds"]
+    said = [json.loads(one.said) for one in many.judge(items, KEY, False, True)]
+    assert said[0]["error"] == {"path": "file", "reason": "No such file or directory"}
+    assert said[1]["error"] == {"path": "file", "reason": "Input/output error"}
+    monkeypatch.setattr(signed_data, "MOST_FILE", len(ONE))
+    (tmp_path / "b").write_text(f"{ONE}\n{ONE}")
+    os.mkfifo(tmp_path / "pipe")  # would be waited for
+    found = run("verify", tmp_path, "--key", KEY)
+    assert found.exit_code == 2
+    assert "1 holds, 0 fails, 1 unreadable" in found.stderr
+    assert f"a file has at most {len(ONE)} bytes" in found.stdout
+    assert "a file has at most" in run("verify", tmp_path / "b", "--key", KEY).stderr
+    assert run("verify", "-", "--key", KEY, input=f"{ONE}\n{ONE}").exit_code == 2
+    assert run("verify", tmp_path / "a", "--key", "/dev/zero").exit_code == 1
+
+
+def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_text(ONE)
+    locked, scan = tmp_path / "locked", os.scandir
+    locked.mkdir()
+
+    def refusing(place: str | Path) -> Any:
+        if Path(place) == locked:
+            raise PermissionError(13, "Permission denied", str(place))
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", refusing)  # root may list everything
+    found = run("verify", tmp_path, "--key", KEY)
+    assert (found.exit_code, found.stdout.split(":")[:2]) == (2, [str(locked), " unreadable"])
+
+
+def test_a_key_that_vouches_for_itself(tmp_path: Path) -> None:
+    (tmp_path / "inside").write_text(f"{ONE}|{KEY}")
+    (tmp_path / "beside").write_text(to_xml([Value(ONE, KEY)]))
+
+    def source(code: int, *arguments: str | Path) -> tuple[bool, str]:
+        found = run("verify", *arguments, "--json")
+        assert found.exit_code == code
+        said = json.loads(found.stdout)
+        assert said["signature"] == "valid"
+        [check] = [one for one in said["checks"] if one["name"] == "key-source"]
+        return check["ok"], check["detail"]
+
+    ok, detail = source(1, tmp_path / "inside")
+    assert not ok and "came inside the record" in detail and "--trust-enclosed" in detail
+    assert source(0, tmp_path / "inside", "--trust-enclosed")[0]
+    assert source(0, tmp_path / "inside", "--key", KEY) == (True, "the key was given, not taken from the receipt")
+    ok, detail = source(0, tmp_path / "beside")
+    assert ok and "whose key it is, is not shown" in detail
+    assert source(0, tmp_path / "beside", "--key", KEY)[1] == "the key was given, not taken from the receipt"
+    (tmp_path / "both").write_text(f"{ONE}|{KEY}\n{ONE}|{KEY}\n")
+    assert run("verify", tmp_path / "both").exit_code == 1
+    assert run("verify", tmp_path / "both", "--trust-enclosed").exit_code == 0
+
+
 def test_thousands_use_two_processes_and_keep_their_order(tmp_path: Path) -> None:
     number = many.ALONE + 3 * many.BATCH + 1
     lines = [ONE] * number
@@ -249,6 +311,11 @@ def test_keygen_sign_and_verify(tmp_path: Path) -> None:
     assert run("verify", tmp_path / "signed", "--key", said["public_key"]).exit_code == 0
     (tmp_path / "signed.xml").write_text(run("sign", tmp_path / "payload.json", "--key", key, "--xml").stdout)
     assert run("verify", tmp_path / "signed.xml").exit_code == 0
+    loose = f" \t{text}\n \n"
+    assert run("sign", "-", "--key", key, input=loose + "\n").stdout.startswith(f"OCMF|{loose}|"), "one newline at the end is not signed"
+    assert run("sign", "-", "--key", key, input=f"{text}\r\n").stdout.startswith(f"OCMF|{text}|")
+    nowhere = run("keygen", tmp_path / "nowhere" / "key.pem")
+    assert (nowhere.exit_code, "cannot be written (No such file" in nowhere.stderr) == (1, True)
     key.chmod(0o644)
     assert f"chmod 600 {key}" in run("sign", tmp_path / "payload.json", "--key", key).stderr
     assert run("sign", "-", "--key", key, input='{"ID":"a|b"}').exit_code == 2
@@ -294,6 +361,10 @@ def test_export_of_a_transaction_of_the_hub(tmp_path: Path) -> None:
         assert run("export", "0193", "--output", output, obj=lambda config: client).exit_code == 0
         assert output.read_text() == found.stdout
         assert run("verify", output).exit_code == 0
+        nowhere = tmp_path / "nowhere" / "out.xml"
+        refused = run("export", "0193", "-o", nowhere, obj=lambda config: client)
+        assert refused.exit_code == 1
+        assert f"{nowhere}: cannot be written (No such file or directory); name a file in a folder that exists" in refused.stderr
         assert run("export", "0194", obj=lambda config: client).exit_code != 0
     with hub({"id": "1", "device": "tic:1", "data": {}}) as client:
         found = run("export", "1", obj=lambda config: client)

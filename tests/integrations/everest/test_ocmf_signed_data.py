@@ -60,6 +60,23 @@ def test_many_records_in_a_file() -> None:
     assert [(one.where, parse(one.record).text("PG")) for one in found] == [("line 1", "T7"), ("line 3", "T8")]
 
 
+def test_what_stands_between_records_spoils_none_of_them() -> None:
+    def parts(text: str) -> list[tuple[str, str]]:
+        return [(one.where, one.record.decode()) for one in read(text.encode())]
+
+    assert parts(f"{ONE}\ngarbage\n{LAST}\n") == [("line 1", ONE), ("line 2", "garbage"), ("line 3", LAST)]
+    assert parts(f"{ONE}\r\n\n\ngarbage\nand more\n") == [("line 1", ONE), ("line 4", "garbage\nand more")]
+    assert parts(f"garbage\n{ONE}\n{LAST}") == [("line 1", "garbage"), ("line 2", ONE), ("line 3", LAST)]
+    assert parts(f"{ONE}|{KEY}\ngarbage") == [("line 1", f"{ONE}|{KEY}"), ("line 2", "garbage")]
+    digits = ONE.encode().hex()
+    assert parts(f"{digits}\ngarbage\n{digits}") == [("line 1", digits), ("line 2", "garbage"), ("line 3", digits)]
+
+
+@pytest.mark.parametrize("behind", [f"|\n{KEY}", f"\n|{KEY}", f"|{KEY[:64]}\n{KEY[64:]}"])
+def test_a_key_on_further_lines_still_belongs_to_the_record(behind: str) -> None:
+    assert [one.record.decode() for one in read((ONE + behind).encode())] == [ONE + behind]
+
+
 def test_keys_and_contexts_come_along() -> None:
     ocpp = {
         "transactionId": "abc",

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.integrations.everest.records import BEGIN, CURVES, END, GONE, P256, PUBLISHED, payload, point, readings, sealed, spki
 
+from gridloom.integrations.everest import verification
 from gridloom.integrations.everest.keys import PublicKey, WrongKey, public_key
 from gridloom.integrations.everest.ocmf import NOTICE, Malformed, parse
 from gridloom.integrations.everest.verification import Verdict, signature_matches, verify
 
 NAMES = [
-    "signature", "begin-and-end", "pagination", "same-meter", "identification-level",
+    "signature", "key-source", "begin-and-end", "pagination", "same-meter", "identification-level",
     "units", "values", "time-order", "time-status", "meter-status", "error-flags", "register",
 ]  # fmt: skip
 
@@ -99,7 +100,7 @@ def test_each_check_fails_for_its_own_reason(changes: dict[str, Any], name: str)
 
 
 def test_every_check_failed_above() -> None:
-    assert {name for _, name in FAILING} == {*NAMES, "event-counter"} - {"signature"}
+    assert {name for _, name in FAILING} == {*NAMES, "event-counter"} - {"signature", "key-source"}, "those two have their own tests"
 
 
 PASSING: list[tuple[dict[str, Any], str]] = [
@@ -187,8 +188,8 @@ def test_every_algorithm(name: str, how: dict[str, Any]) -> None:
     assert judged(record, point(name)[1:].hex()).signature == "valid"
     assert judged(record.replace("1012.75", "1012.76"), spki(name)).signature == "invalid"
     assert judged(record, spki(name, 2)).signature == "invalid"
-    assert signature_matches(record.encode(), public_key(spki(name)))
-    assert not signature_matches(record.replace("1012.75", "1012.76").encode(), public_key(spki(name)))
+    assert signature_matches(parse(record), public_key(spki(name)))
+    assert not signature_matches(parse(record.replace("1012.75", "1012.76")), public_key(spki(name)))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -238,7 +239,9 @@ def test_without_a_key_and_with_one_that_came_along() -> None:
     assert verify(parse(record)).checks[0].detail == "no public key is given"
     verdict = verify(parse(f"{record}|{spki().hex()}"))
     assert verdict.signature == "valid"
-    assert "came inside the record" in verdict.checks[0].detail
+    assert failed(verdict) == ["key-source"], "it vouches for itself"
+    assert "came inside the record" in verdict.checks[1].detail
+    assert verify(parse(f"{record}|{spki().hex()}"), trust_enclosed=True).holds
     assert verify(parse(f"{record}|{spki().hex()}"), spki(number=2)).signature == "invalid", "a given key goes before"
 
 
@@ -255,9 +258,22 @@ def test_a_signature_that_is_none() -> None:
     assert "SD holds no signature" in verdict.checks[0].detail
 
 
-def test_the_quick_way_refuses_another_curve() -> None:
+def test_the_weaker_source_of_two_keys_counts() -> None:
+    first, second = parse(f"{sealed(payload(RD=[BEGIN]))}|{spki().hex()}"), parse(sealed(payload(PG="T8", RD=[END])))
+    both = parse(f"{sealed(payload(PG='T8', RD=[END]))}|{spki().hex()}")
+    assert failed(verify(both, begin=first)) == ["key-source"]
+    assert failed(verify(both, begin=first, begin_key=spki())) == ["key-source"]
+    assert verify(second, spki(), begin=first, beside=True).holds
+
+
+def test_the_signature_step_refuses_another_curve() -> None:
     with pytest.raises(WrongKey, match="curve"):
-        signature_matches(sealed(payload()).encode(), public_key(spki("ECDSA-secp256k1-SHA256")))
+        signature_matches(parse(sealed(payload())), public_key(spki("ECDSA-secp256k1-SHA256")))
+
+
+def test_the_judgement_uses_the_step_that_the_bench_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "signature_matches", lambda record, key: False)
+    assert judged(sealed(payload())).signature == "invalid"
 
 
 def test_leniencies_are_told_by_name() -> None:

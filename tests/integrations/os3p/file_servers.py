@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import hashlib
 import threading
 import warnings
 from collections.abc import AsyncIterator, Iterator
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,13 +20,17 @@ USER, PASSWORD = "rtu", "s3cret"
 
 
 class Http:
-    """What a test may change: ``cut_after`` bytes of an answer's body; ``credentials`` that it wants; ``ranges``: whether it knows them."""
+    """What a test may change: ``cut_after`` bytes of an answer's body; ``credentials`` that it wants; ``ranges``: whether it knows them;
+    ``validator``: the header that says which file it is, or empty; ``status``: what it answers to paths that end so."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.cut_after: int | None = None
         self.credentials = ""
         self.ranges = True
+        self.validator = "ETag"
+        self.if_range = True
+        self.status: dict[str, int] = {}
         self.redirect = ""
         self.stall = False
         self.requests: list[tuple[str, str, dict[str, str]]] = []
@@ -60,15 +66,20 @@ class Http:
         if method in ("PUT", "POST"):
             path.write_bytes(await reader.readexactly(int(headers["content-length"])))
             return 201, [], b""
+        for ending, status in self.status.items():
+            if target.endswith(ending):
+                return status, [], b"not now"
         if not path.is_file():
             return 404, [], b"not here"
         content = path.read_bytes()
-        if self.ranges and "range" in headers:
+        value = f'"{hashlib.sha256(content).hexdigest()[:8]}"' if self.validator == "ETag" else formatdate(path.stat().st_mtime, usegmt=True)
+        says = [f"{self.validator}: {value}"] if self.validator else []
+        if self.ranges and "range" in headers and (not self.if_range or headers.get("if-range", value) == value):
             begin = int(headers["range"].removeprefix("bytes=").rstrip("-"))
             if begin >= len(content):
                 return 416, [f"Content-Range: bytes */{len(content)}"], b""
-            return 206, [f"Content-Range: bytes {begin}-{len(content) - 1}/{len(content)}"], content[begin:]
-        return 200, [], content
+            return 206, [f"Content-Range: bytes {begin}-{len(content) - 1}/{len(content)}", *says], content[begin:]
+        return 200, says, content
 
 
 @contextlib.asynccontextmanager

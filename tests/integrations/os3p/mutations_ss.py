@@ -259,8 +259,8 @@ MUTATIONS: dict[str, Mutation] = {
     "S22": Mutation(
         "a test ends by itself",
         _CLIENT,
-        "            await self._within(PATIENCE, self.driver.test_indicators())\n        self.changed()\n",
-        "            await self._within(PATIENCE, self.driver.test_indicators())\n        self.changed()\n"
+        "            await self.ask(self.driver.test_indicators)\n        self.changed()\n",
+        "            await self.ask(self.driver.test_indicators)\n        self.changed()\n"
         "        await asyncio.sleep(0.1)\n        await self._indicators_reset()\n",
     ),
     "S23": Mutation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import sys
@@ -37,7 +38,7 @@ def check(folder: Path, said: list[str]) -> None:
     committed = max([int(line.split()[1]) for line in said if line.startswith("commit ")], default=0)
     vault = Vault(folder)
     try:
-        assert vault.set_aside == [], "a power loss is no damage"
+        assert vault.state.set_aside == (), "a power loss is no damage"
         number = int(vault.state.keys.get("number", "0"))
         assert committed <= number <= committed + 1
         if number:
@@ -83,9 +84,52 @@ async def test_kill_9_again_and_again_in_one_folder(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------------- damage
 
 
-def full(folder: Path) -> Vault:
+@pytest.mark.timeout(60)
+async def test_damage_and_kill_9_together_lose_only_what_is_damaged(tmp_path: Path) -> None:
+    """The last line is damaged, and the start that finds this is killed before each of its steps."""
+    slots = asyncio.Semaphore(4)
+
+    async def one(last: int) -> None:
+        folder = tmp_path / str(last)
+        Vault(folder).close()
+        full(folder, 7).close()
+        file = folder / "state.log"
+        damaged = file.read_bytes()[:-9] + b"damaged!\n"
+        file.write_bytes(damaged)
+        async with slots:
+            said = await told(folder, last)
+        assert not any(line.startswith("steps") for line in said), "it was killed"
+        vault = Vault(folder)
+        number = int(vault.state.keys["number"])
+        assert number >= 6
+        kept = [event(one).timestamp for one in range(1, number + 1)]
+        assert [one.payload["timestamp"] for one in vault.events.values()][:6] == kept[:6]
+        assert vault.state.set_aside == ("state.damaged-1",)
+        assert (folder / "state.damaged-1").read_bytes() == damaged
+        assert not (folder / "state.damaged-2").exists()
+        vault.close()
+
+    await asyncio.gather(*(one(last) for last in range(1, 17)))
+
+
+def test_a_damaged_file_is_kept_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full(tmp_path).close()
+    damaged = (tmp_path / "state.log").read_bytes() + b"damaged!\n"
+    (tmp_path / "state.log").write_bytes(damaged)
+
+    def refused(source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    vault = Vault(tmp_path)
+    assert vault.failing == ""
+    assert (tmp_path / "state.damaged-1").read_bytes() == damaged
+    vault.close()
+
+
+def full(folder: Path, commits: int = COMMITS) -> Vault:
     vault = Vault(folder)
-    for number in range(1, COMMITS + 1):
+    for number in range(1, commits + 1):
         vault.commit(add=[("1", event(number))], **story(number))
     return vault
 
@@ -97,15 +141,19 @@ def test_a_damaged_line_is_set_aside_and_the_others_hold(tmp_path: Path) -> None
     lines[6] = lines[6].replace(b"Daily", b"Weekl")
     file.write_bytes(b"\n".join(lines))
     vault = Vault(tmp_path)
-    assert vault.set_aside == ["state.damaged-1"]
+    assert vault.state.set_aside == ("state.damaged-1",)
     assert (tmp_path / "state.damaged-1").read_bytes() == b"\n".join(lines), "it is kept"
     assert vault.state.keys["number"] == str(COMMITS)
     assert len(vault.events) == COMMITS - 1
     vault.close()
     again = Vault(tmp_path)
-    assert again.set_aside == []
-    assert again.state == vault.state
+    assert again.state == vault.state, "also that nobody has been told of it"
+    assert not (tmp_path / "state.damaged-2").exists()
+    again.commit(set_aside=())
     again.close()
+    last = Vault(tmp_path)
+    assert last.state.set_aside == ()
+    last.close()
 
 
 def test_a_damaged_snapshot_is_made_good_by_the_previous_generation(tmp_path: Path) -> None:
@@ -119,7 +167,7 @@ def test_a_damaged_snapshot_is_made_good_by_the_previous_generation(tmp_path: Pa
     content[50] ^= 0xFF
     file.write_bytes(content)
     vault = Vault(tmp_path)
-    assert vault.set_aside == ["state.damaged-1"]
+    expected.set_aside = ("state.damaged-1",)
     assert vault.state == expected
     assert len(vault.events) == COMMITS
     vault.close()
@@ -130,8 +178,7 @@ def test_nothing_left_begins_anew(tmp_path: Path) -> None:
     for name in ("state.log", "state.previous"):
         (tmp_path / name).write_bytes(os.urandom(3000) + b"\n")
     vault = Vault(tmp_path)
-    assert vault.set_aside == ["state.damaged-1", "state.damaged-2"]
-    assert vault.state == State()
+    assert vault.state == State(set_aside=("state.damaged-1", "state.damaged-2"))
     vault.close()
 
 
@@ -199,7 +246,42 @@ def test_a_full_disk_keeps_it_in_memory_and_writes_it_later(tmp_path: Path, monk
     again = Vault(tmp_path)
     assert again.state.keys == {"number": "3"}
     assert [one.payload["timestamp"] for one in again.events.values()][-1] == event(50).timestamp
-    assert again.set_aside == []
+    assert again.state.set_aside == ()
+    again.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_start_on_a_full_or_read_only_disk(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full(tmp_path).close()
+    (tmp_path / "state.log").write_bytes((tmp_path / "state.log").read_bytes() + b"damaged!\n")
+    (tmp_path / "lock").unlink()
+    real = os.open
+
+    def refused(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(number, os.strerror(number))
+        return real(path, flags, mode)
+
+    def no_link(source: Path, target: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", refused)
+    monkeypatch.setattr(os, "link", no_link)
+    vault = Vault(tmp_path)
+    assert vault.failing == os.strerror(number)
+    assert vault.state.keys["number"] == str(COMMITS)
+    with pytest.raises(ConfigurationError, match="another Substation"):
+        Vault(tmp_path)
+    vault.commit(add=[("1", event(50))])
+    assert vault.failing
+    monkeypatch.undo()
+    vault.commit(lamps=())
+    assert vault.failing == ""
+    vault.close()
+    again = Vault(tmp_path)
+    assert len(again.events) == COMMITS + 1
+    assert again.state.lamps == ()
+    assert again.state.set_aside == ("state.damaged-1",)
     again.close()
 
 

@@ -120,6 +120,29 @@ async def test_an_upload_is_tried_again_and_then_given_up(served: Path) -> None:
         assert not (served / name).exists()
 
 
+async def test_a_name_of_a_host_that_cannot_be_ends_in_failed(tmp_path: Path) -> None:
+    async with central() as office, running(office.url, clock=Clock(400)) as station:
+        line = await office.line()
+        await office.until(lambda: station.registered)
+        for _ in range(2):
+            assert (await fetched(line, "Syslog", "sftp://foo..bar/x"))[1] == ["Uploading", "UploadFailed"]
+        assert (await updated(office, line, "sftp://foo..bar/x", retries=1)) == ["Downloading", "DownloadFailed"]
+
+
+async def test_whatever_breaks_a_transfer_is_told_and_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise LookupError("a driver's own mistake")
+
+    monkeypatch.setattr("gridloom.links.files.upload", broken)
+    monkeypatch.setattr("gridloom.links.files.download", broken)
+    async with registered(driver=Quick()) as (office, station, line):
+        for _ in range(2):
+            assert (await fetched(line, "Syslog", "http://h/x"))[1] == ["Uploading", "UploadFailed"]
+        assert await updated(office, line, "http://h/x") == ["Downloading", "DownloadFailed"]
+        assert station.syslog.text(None, None).count("LookupError: a driver's own mistake") == 3
+        assert station.vault.state.job is None
+
+
 async def test_an_upload_that_the_power_loss_ended_is_told_as_failed(tmp_path: Path) -> None:
     async with registered(folder=tmp_path) as (office, station, line):
         over = asyncio.Event()
@@ -162,13 +185,37 @@ async def test_firmware_from_every_kind_of_server(scheme: str, served: Path) -> 
     assert driver.installed == IMAGE
 
 
-@pytest.mark.parametrize("fragment", [f"#sha256={'0' * 64}", "#size=17", "#sha256=short"])
+@pytest.mark.parametrize("fragment", [f"#sha256={'0' * 64}", "#size=17"])
 async def test_what_is_not_what_was_announced_is_not_installed(fragment: str, served: Path) -> None:
     driver = Quick()
     async with registered(driver=driver) as (office, _, line), http(served) as (url, _):
         told = await updated(office, line, f"{url}/fw-4.5.6.bin{fragment}", retries=2, retryInterval=0)
     assert told == ["Downloading", "Downloading", "DownloadFailed"]
     assert driver.installed == b""
+
+
+@pytest.mark.parametrize(
+    "fragment", ["#", "#sha256=short", "#sha256=", f"#sha-256={SUM}", "#sha=00", "#x", f"#sha256={SUM}&sha256={SUM}", "#size=1&x=2"]
+)
+async def test_what_is_announced_in_unknown_words_is_not_installed(fragment: str, served: Path) -> None:
+    driver = Quick()
+    async with registered(driver=driver) as (office, _, line), http(served) as (url, _):
+        assert await updated(office, line, f"{url}/fw-4.5.6.bin{fragment}", retries=1) == ["Downloading", "DownloadFailed"]
+    assert driver.installed == b""
+
+
+@pytest.mark.parametrize(("status", "end"), [(404, "Installed"), (410, "Installed"), (403, "DownloadFailed"), (503, "DownloadFailed")])
+async def test_that_nobody_says_what_comes_must_be_said(status: int, end: str, served: Path) -> None:
+    async with registered(driver=Quick()) as (office, _, line), http(served) as (url, server):
+        server.status = {".sha256": status}
+        assert (await updated(office, line, f"{url}/fw-4.5.6.bin", retries=1))[-1] == end
+
+
+@pytest.mark.parametrize("text", ["", "none\n", SUM[:-1], f"x{SUM}"])
+async def test_a_sum_that_cannot_be_read_is_none(text: str, served: Path) -> None:
+    (served / "fw-4.5.6.bin.sha256").write_text(text)
+    async with registered(driver=Quick()) as (office, _, line), http(served) as (url, _):
+        assert (await updated(office, line, f"{url}/fw-4.5.6.bin", retries=1))[-1] == "DownloadFailed"
 
 
 async def test_a_file_beside_it_says_its_sum(served: Path) -> None:

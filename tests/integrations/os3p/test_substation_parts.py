@@ -95,6 +95,7 @@ def test_the_past_is_bounded_on_disk_and_cut_by_time(tmp_path: Path) -> None:
         past.add(BEGIN + number * 1_000_000, f" line {number}")
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 4_200
     lines = past.text(None, None).splitlines()
+    assert {file.stat().st_mode & 0o077 for file in tmp_path.iterdir()} == {0}
     assert lines[0] == "head"
     assert lines[-1].endswith(" line 499")
     assert 40 < len(lines) < 120

@@ -37,6 +37,8 @@ ANSWER = 10.0
 """Seconds that EVerest has to answer."""
 PROBE = 5.0
 """Seconds between two questions whether EVerest is there, and without a heartbeat after which it is not."""
+LIFTING = 5.0
+"""Seconds that the broker has, when the hub stops, to acknowledge that a limit is lifted."""
 WAITING = 1_000
 """Messages of EVerest that wait to be kept; beyond, the oldest goes."""
 LONGEST = 65_536
@@ -58,6 +60,8 @@ VERBS: Mapping[str, tuple[str, ...]] = {
 }
 MEASURANDS = ("Energy.Active.Import.Register", "Power.Active.Import", "Current.Import", "Voltage", "Current.Offered", "Power.Offered", "SoC")
 _SESSION_ENERGY = ReadingType("Energy.Active.Import.Resettable", "Wh", location="session")
+_FORMER = "former_limit"
+"""The document of the limit that is in force again when the charge is over whose limit is in force now; one without values stands for none."""
 _GONE = frozenset({"Unplugged", "Finished", "FinishedEV", "FinishedEVSE"})
 """States in which no transaction runs."""
 
@@ -99,6 +103,8 @@ class Charger:
         self._gone_since: float | None = None
         self._offered: Mapping[ReadingType, Any] = {}
         self._limit: Limit | None = None
+        self._former: Limit | None = None
+        self._expected = False
         self._key = ""
         self._attributes: dict[str, str] = {}
         self._subscribe()
@@ -137,15 +143,20 @@ class Charger:
         self._link = self._hub.registry.attach(self.id, self._carry_out)
         document = await self._hub.documents.get("limit", self.settings.name)
         self._limit = None if document is None else msgspec.json.decode(document.body, type=Limit)
+        document = await self._hub.documents.get(_FORMER, self.settings.name)
+        self._former = None if document is None else msgspec.json.decode(document.body, type=Limit)
         self._worker = asyncio.get_running_loop().create_task(self._work())
 
     async def stop(self) -> None:
         """Lift our own limit, then hear no more."""
         try:
             if self._limit is not None and self._wire.connected:
-                await self._set_limit(None)
+                await self._hub.clock.wait_for(self._set_limit(None), LIFTING)
         except GridloomError as error:
             log.error("a limit could not be lifted", extra={"device": self.id, "reason": error.message})
+        except TimeoutError:
+            reason = f"the broker has not acknowledged it within {LIFTING:g} s; it is lifted at the next start"
+            log.error("a limit could not be lifted", extra={"device": self.id, "reason": reason})
         tasks = [task for task in (self._worker, self._probing) if task is not None]
         for task in tasks:
             task.cancel()
@@ -177,7 +188,10 @@ class Charger:
             await self._set_limit(None)
         if self._gone_since is not None and now - self._gone_since > PROBE:
             self._gone_since = None
+            lost = bool(self._hub.transactions.running(self.id))
             await self._lose_others(None)
+            if lost or not self._expected:
+                await self._end_of_charge()
 
     async def _register(self) -> None:
         await self._hub.registry.register(
@@ -317,6 +331,8 @@ class Charger:
         elif said.status in ("Rejected", "TimedOut"):
             self._refused_token = said.status
             self._authorized.set()
+            if not self._hub.transactions.running(self.id):
+                await self._end_of_charge()
             await self._event(new_event("authorization.refused", self.id, self._hub.clock, subject=self._subject, data={"status": said.status}))
 
     @property
@@ -331,10 +347,12 @@ class Charger:
         event = mapping.session_event(self.id, said, self.settings.connector, self._hub.clock)
         events = [] if event is None else [event]
         if said.event == "TransactionStarted" and not isinstance(said.transaction_started, UnsetType):
+            self._expected = False
             await self._lose_others(said.uuid)
             await self._begin(said, said.transaction_started, events)
         elif said.event == "TransactionFinished" and not isinstance(said.transaction_finished, UnsetType):
             await self._finish(said, said.transaction_finished, events)
+            await self._end_of_charge()
         elif events:
             await self._hub.intake.events(events)
 
@@ -462,7 +480,42 @@ class Charger:
         if len(token) > 36:
             raise Refused(f"{self.id}: EVerest takes an identification of at most 36 characters, this one has {len(token)}")
         if given.current_a is not None:
-            await self._limited(Limit(current_a=given.current_a))
+            await self._limit_charge(Limit(current_a=given.current_a))
+        try:
+            return await self._present(token)
+        except GridloomError:
+            if not self._hub.transactions.running(self.id):
+                await self._end_of_charge()
+            raise
+
+    async def _limit_charge(self, limit: Limit) -> None:
+        """A limit for as long as the charge lasts; the one before it is kept."""
+        if LIMITS in self._modules and self._former is None:
+            former = self._limit or Limit()
+            await self._hub.documents.commit([self._hub.documents.put(_FORMER, self.settings.name, msgspec.json.encode(former))])
+            self._former = former
+        await self._limited(limit)
+
+    async def _end_of_charge(self) -> None:
+        """The limit of before it is in force again, or none. What cannot be said now is said when EVerest is there again."""
+        self._expected = False
+        if self._former is None:
+            return
+        self._limit, self._former = self._former, None
+        documents, name = self._hub.documents, self.settings.name
+        await documents.commit([documents.put("limit", name, msgspec.json.encode(self._limit)), documents.delete(_FORMER, name)])
+        try:
+            await self._set_limit(self._limit)
+        except GridloomError as error:
+            log.warning("the limit of a charge that is over could not be lifted yet", extra={"device": self.id, "reason": error.message})
+
+    async def _forget_former(self) -> None:
+        if self._former is not None:
+            self._former = None
+            await self._hub.documents.commit([self._hub.documents.delete(_FORMER, self.settings.name)])
+
+    async def _present(self, token: str) -> Any:
+        """The token; EVerest says what becomes of it."""
         self._authorized.clear()
         self._refused_token = ""
         provided = wire.ProvidedIdToken(
@@ -476,6 +529,7 @@ class Charger:
         if self._refused_token:
             raise DeviceError(f"{self.id}: the token was {self._refused_token}")
         running = self._hub.transactions.running(self.id)
+        self._expected = not running
         return {"transaction": running[-1].key} if running else {"waiting": "for the car"}
 
     async def _stop(self, given: verbs.ChargeStop) -> Any:
@@ -514,24 +568,31 @@ class Charger:
     async def _set(self, given: verbs.ChargeLimit) -> Any:
         until = None if given.duration_s is None else self._hub.clock.now() + given.duration_s * 1_000_000
         await self._limited(Limit(given.current_a, given.power_w, given.phases, until))
+        await self._forget_former()  # the order is newer than the charge: it stays
 
     async def _clear(self, given: verbs.ChargeLimitClear) -> Any:
         await self._set_limit(None)
+        await self._forget_former()
 
     async def _set_limit(self, limit: Limit | None) -> None:
-        """Keep it, then say it: what may be in force at the charger is known also after a crash. None lifts it. Raises Offline."""
+        """Keep it, then say it: what may be in force at the charger is known also after a crash. None lifts it, and is forgotten when delivered.
+
+        Raises Offline, or Unanswered when the broker does not acknowledge it; it is said again when EVerest is asked next whether it is there.
+        """
         if not self._wire.connected:
             raise Offline(f"{self.id}: the broker is not connected")
         now = self._hub.clock.now()
-        over = limit is None or (limit.until is not None and limit.until <= now)
+        over = limit in (None, Limit()) or (limit is not None and limit.until is not None and limit.until <= now)
         wanted = Limit() if limit is None or over else limit  # one without values, said again after a crash, lifts what was there
         documents, name = self._hub.documents, self.settings.name
         await documents.commit([documents.put("limit", name, msgspec.json.encode(wanted))])
         self._limit = wanted
-        self._send(LIMITS, "set_external_limits", mapping.schedule(wanted, now))
-        if over:
+        if not await self._wire.deliver(self._base(LIMITS) + "m2e/set_external_limits", messages.encode(mapping.schedule(wanted, now))):
+            self._there, self._probed = False, -PROBE
+            raise Unanswered(f"{self.id}: the broker has not acknowledged the limit")
+        if over and self._limit is wanted:
             self._limit = None
-            await documents.commit([documents.delete("limit", name)])
+            await documents.commit([documents.delete("limit", name), documents.delete(_FORMER, name)])
 
     async def _withdraw(self, given: verbs.EverestAuthorizationWithdraw) -> Any:
         token = UNSET if given.identification is None else wire.IdToken(value=given.identification, type="Central")

@@ -34,7 +34,7 @@ class Connection(Wire, Protocol):
 
     @property
     def reason(self) -> str:
-        """Why it is not connected."""
+        """Why it is not connected, or what it cannot hear; else empty."""
         ...
 
     async def start(self) -> None:
@@ -112,7 +112,7 @@ class ApiModules:
 
     def health(self) -> Health:
         """Which brokers and meters are missing."""
-        reasons = [f"{shown}: {broker.reason}" for shown, broker in self._shown() if not broker.connected]
+        reasons = [f"{shown}: {broker.reason}" for shown, broker in self._shown() if broker.reason or not broker.connected]
         reasons += [f"{module.id}: {module.reason}" for module in self._modules if module.reason]
         return Health(not reasons, "; ".join(reasons))
 

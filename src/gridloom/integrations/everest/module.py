@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import msgspec
 
 from gridloom import __version__
-from gridloom.core import faults, subjects
+from gridloom.core import faults, ids, subjects
 from gridloom.core.clock import synchronised
 from gridloom.core.errors import Conflict, GridloomError, InvalidInput, NotFound
 from gridloom.core.events import new_event
@@ -29,6 +29,7 @@ from gridloom.integrations.everest.config import Powermeter
 from gridloom.integrations.everest.keys import PublicKey, Signer
 from gridloom.integrations.everest.messages import SignedMeterValue, StartTransactionReply, StartTransactionRequest, StopTransactionReply
 from gridloom.integrations.everest.misunderstood import Misunderstood
+from gridloom.links import mqtt
 from gridloom.links.mqtt import Handler
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ REFUSALS = 100
 LONGEST = 65_536
 """Bytes of a request; EVerest's own are below 2,000."""
 _GAP = 5.0
+_LONG = 100
 
 Reply = StartTransactionReply | StopTransactionReply
 R = TypeVar("R", StartTransactionReply, StopTransactionReply)
@@ -64,7 +66,11 @@ class Wire(Protocol):
         ...
 
     def send(self, topic: str, payload: bytes | str, *, qos: int = 0, retain: bool = False) -> bool:
-        """Publish."""
+        """Publish; False when it cannot be."""
+        ...
+
+    async def deliver(self, topic: str, payload: bytes | str, *, retain: bool = False) -> bool:
+        """Publish, and wait whether the broker has it."""
         ...
 
 
@@ -98,6 +104,7 @@ class Module:
         self._requests: set[asyncio.Task[None]] = set()
         self._heartbeat: tuple[int, float] | None = None
         self._echoed = False
+        self._restarted = True  # the hub or EVerest, since the last record
         self._rival = ""
         self._begun = 0.0
         self._lost = False
@@ -273,7 +280,6 @@ class Module:
     # ------------------------------------------------------------------------------------------------------- the charger
 
     def _connected(self) -> None:
-        self._heartbeat = None
         self._echoed, self._rival = False, ""
         self._send_key()
 
@@ -296,6 +302,8 @@ class Module:
             self._misunderstood.tell(topic, str(error))
             return
         now = self._hub.clock.monotonic()
+        if self._heartbeat is not None and number < self._heartbeat[0]:
+            self._restarted = True
         if self._heartbeat is not None and (number <= self._heartbeat[0] or now - self._heartbeat[1] > _GAP):
             self._send_key()  # EVerest was started again, and has forgotten it
         self._heartbeat = (number, now)
@@ -316,11 +324,15 @@ class Module:
         except msgspec.DecodeError as error:
             self._misunderstood.tell(topic, str(error))
             where = messages.reply_to(payload)
-            if where:
+            if where and not self._reply_fault(where):
                 self._reply(where, kind(status="UNEXPECTED_ERROR", error=f"the request cannot be understood: {error}"))
             return
         headers = request.headers
         where = headers.replyTo if isinstance(headers, messages.Headers) and isinstance(headers.replyTo, str) else ""
+        fault = self._reply_fault(where) if where else ""
+        if fault:
+            self._misunderstood.tell(topic, f"$.headers.replyTo: {fault}")
+            return
         if len(self._requests) >= REQUESTS:
             self._reply(where, kind(status="UNEXPECTED_ERROR", error=f"{REQUESTS} requests wait already"))
             return
@@ -351,8 +363,14 @@ class Module:
         self._reply(where, reply)
 
     def _reply(self, where: str, reply: Reply) -> None:
-        if where and "+" not in where and "#" not in where:
+        if where:
             self._wire.send(self._prefix + where, messages.encode(reply))
+
+    def _reply_fault(self, where: str) -> str:
+        """Why nothing can be answered there, or empty."""
+        if not where.startswith("everest_api/"):
+            return f"expected a topic below everest_api/, got {where[:60]!r}"
+        return mqtt.topic_fault(self._prefix + where)
 
     async def _tell_refusal(self, what: str, reply: Reply) -> None:
         event = new_event("transaction.refused", self.id, self._hub.clock, message=str(reply.error), data={"what": what, "status": reply.status})
@@ -364,11 +382,20 @@ class Module:
     # ------------------------------------------------------------------------------------------------------ transactions
 
     async def _start(self, payload: bytes) -> StartTransactionReply:
-        request = _read(StartTransactionRequest, payload, "start_transaction")
+        try:
+            request = _read(StartTransactionRequest, payload, "start_transaction")
+        except Malformed:
+            await self._remember_refusal(_leniently(payload))
+            raise
         key = request.transaction_id
+        if not key:
+            raise Malformed("$.payload.transaction_id: expected at least one character, got ''")
+        request = self._one_of_a_group(request)
         known = await self._hub.transactions.find(device=self.id, key=key, limit=1)
         if known:
             if known[0].state is TransactionState.RUNNING:  # asked again: an answer was lost
+                if mapping.found_again(known[0].data["request"]) != request:
+                    raise Failed(f"transaction {key!r} runs already, and was asked for otherwise")
                 return self._started(known[0])
             raise Failed(f"transaction {key!r} is {known[0].state.value} already")
         try:
@@ -376,6 +403,17 @@ class Module:
         except GridloomError:
             await self._remember_refusal(key)
             raise
+
+    def _one_of_a_group(self, request: StartTransactionRequest) -> StartTransactionRequest:
+        """EVerest may name several flags of a group, a record holds one: the first."""
+        first: dict[str, messages.IdentificationFlag] = {}
+        for flag in request.identification_flags:
+            first.setdefault(flag.partition("_")[0], flag)
+        kept = tuple(first.values())
+        if kept != request.identification_flags:
+            reason = f"$.payload.identification_flags: a record has one of a group; {', '.join(kept)} of {', '.join(request.identification_flags)}"
+            self._misunderstood.tell(self._base + "e2m/start_transaction", reason)
+        return msgspec.structs.replace(request, identification_flags=kept)
 
     async def _begin(self, request: StartTransactionRequest) -> StartTransactionReply:
         key = request.transaction_id
@@ -429,7 +467,7 @@ class Module:
                 return StopTransactionReply(status="OK")
             return self._stopped(await self._end(running))
         found = await self._hub.transactions.find(device=self.id, key=key, limit=1)
-        if not found and key in await self._refusals():
+        if not found and _short(key) in await self._refusals():
             raise Failed(f"transaction {key!r} did not begin here", "NOT_SUPPORTED")
         if not found:
             return await self._last(key)
@@ -443,11 +481,16 @@ class Module:
 
     async def _remember_refusal(self, key: str) -> None:
         """EVerest charges on without us, and may ask at the end all the same: it must not be given the record of another."""
+        if not key:
+            return
+        key = _short(key)
         keys = [*(one for one in await self._refusals() if one != key), key][-REFUSALS:]
         await self._hub.documents.commit([self._hub.documents.put("refused", self.settings.module_id, msgspec.json.encode(keys))])
 
     async def _last(self, key: str) -> StopTransactionReply:
-        """The last record for an id that we do not know (FACTS 2.7), with a word that it is another's."""
+        """The last record for an id that we do not know (FACTS 2.7), with a word that it is another's: only after a restart."""
+        if not self._restarted:
+            raise Failed(f"transaction {key!r} is not known, and nobody was restarted since the last one")
         last = await self._hub.transactions.last(self.id)
         if last is None or "record" not in last.data:
             raise Failed(f"transaction {key!r} is not known, and there is no record of another")
@@ -485,9 +528,11 @@ class Module:
             told = {"transaction": transaction.key, "page": page}
             event = new_event("transaction.ended", self.id, self._hub.clock, subject=transaction.key, data=told)
             try:
-                return await self._hub.transactions.end(
+                ended = await self._hub.transactions.end(
                     self.id, transaction.key, ended=end.reading.time, end=end.reading, reason="stopped", data=signed, events=[event], writes=[write]
                 )
+                self._restarted = False
+                return ended
             except Conflict as error:  # somebody else took this page
                 log.warning("a page of the records was taken", extra={"module": self.settings.module_id, "reason": error.message})
         raise Failed("the record could not be kept: its page was taken three times")
@@ -500,9 +545,18 @@ class Module:
 
     async def _ending(self, transaction: Transaction, begin: MeterReading, meter: Mapping[str, str]) -> mapping.Boundary:
         """The register at the end, if it can be one. Raises Failed."""
-        register = await self._register(begin)
+        register = self._register(begin)
+        if register is None:
+            transaction = await self._remember_stop(transaction)
+            register = await self._wait_for_register(begin, transaction.data["stop_asked"])
         if register is None:
             raise await self._lose(transaction, self._silence() or f"{self.settings.device} has not told its energy register since the begin")
+        now = mapping.facts(self._meter())
+        if now["MS"] != meter["MS"]:
+            raise await self._lose(transaction, f"it began with the meter {meter['MS']} and {now['MS']} is there now; there is no receipt")
+        asked = transaction.data.get("stop_asked", register.received)
+        if not -self.settings.max_age <= (register.received - asked) / 1_000_000 <= PATIENCE:
+            raise await self._lose(transaction, f"its stop was asked at {mapping.timestamp(asked)}; the register of then is not known; no receipt")
         end = mapping.boundary(self.settings.device, register)
         first, last = mapping.register_of(begin), mapping.register_of(end)
         if last < first:
@@ -510,28 +564,38 @@ class Module:
             raise await self._lose(transaction, f"the register of {self.settings.device} went backwards, {went}; there is no receipt")
         if end.time < begin.time:
             raise await self._lose(transaction, "the hub's clock was set back since the begin; there is no receipt before it has passed that time")
-        now = mapping.facts(self._meter())
-        if now["MS"] != meter["MS"]:
-            raise await self._lose(transaction, f"it began with the meter {meter['MS']} and {now['MS']} is there now; there is no receipt")
         return mapping.Boundary(end, "E", _clock_letter())
 
-    async def _register(self, begin: MeterReading) -> mapping.Value | None:
-        """A fresh register; of a slow meter one that came after the begin. Waits for it up to ``PATIENCE`` seconds."""
-        deadline = self._hub.clock.monotonic() + PATIENCE
+    async def _remember_stop(self, transaction: Transaction) -> Transaction:
+        """Keep the moment (µs) of the first stop that found no end, also over a crash: what is drawn after it belongs in no receipt."""
+        if "stop_asked" in transaction.data:
+            return transaction
+        return await self._hub.transactions.update(self.id, transaction.key, data={"stop_asked": self._hub.clock.now()})
+
+    def _register(self, begin: MeterReading) -> mapping.Value | None:
+        """A fresh register; of a slow meter one that came after the begin."""
+        register = None if self._refused_by_owner() else self._values.register(self._oldest())
+        return register if register is not None and (self.settings.max_age <= SOON or register.received > begin.received) else None
+
+    async def _wait_for_register(self, begin: MeterReading, asked: int) -> mapping.Value | None:
+        """As ``_register``, until ``PATIENCE`` seconds after the stop was asked at ``asked``."""
+        clock = self._hub.clock
+        deadline = clock.monotonic() + min(PATIENCE, PATIENCE - (clock.now() - asked) / 1_000_000)
         while True:
-            register = None if self._refused_by_owner() else self._values.register(self._oldest())
-            if register is not None and (self.settings.max_age <= SOON or register.received > begin.received):
-                return register
-            left = deadline - self._hub.clock.monotonic()
+            left = deadline - clock.monotonic()
             if left <= 0:
                 return None
             try:
-                await self._hub.clock.wait_for(self._fresh.wait(), left)
+                await clock.wait_for(self._fresh.wait(), left)
             except TimeoutError:
                 return None
+            register = self._register(begin)
+            if register is not None:
+                return register
 
     async def _lose(self, transaction: Transaction, reason: str) -> Failed:
-        """There is no honest receipt: say so, and let the next transaction begin. A later stop of the same id may still find its end."""
+        """There is no honest receipt: say so, and let the next transaction begin. A later stop takes no register but one of this time."""
+        await self._remember_stop(transaction)
         event = new_event("ocmf.failed", self.id, self._hub.clock, subject=transaction.key, message=reason, data={"transaction": transaction.key})
         await self._hub.transactions.lose(self.id, transaction.key, reason=reason, events=[event])
         return Failed(f"transaction {transaction.key!r}: {reason}")
@@ -560,6 +624,19 @@ def _transaction_id(payload: bytes) -> str:
     if payload.lstrip()[:1] == b'"':
         return _read(str, payload, "stop_transaction")
     return _read(messages.StopTransactionRequest, payload, "stop_transaction").transaction_id
+
+
+def _leniently(payload: bytes) -> str:
+    """The id in a start that cannot be understood otherwise; empty when there is none."""
+    try:
+        return msgspec.json.decode(payload, type=messages.StopTransactionRequest).transaction_id
+    except msgspec.DecodeError:
+        return ""
+
+
+def _short(key: str) -> str:
+    """An id as refusals are remembered by: bounded."""
+    return key if len(key) <= _LONG else ids.digest(key)
 
 
 def _clock_letter() -> str:

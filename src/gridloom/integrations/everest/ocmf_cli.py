@@ -109,7 +109,11 @@ def _files(folder: Path) -> list[Path]:
     import os
 
     found: list[Path] = []
-    for place, _, names in os.walk(folder, onerror=lambda error: found.append(Path(error.filename))):
+
+    def unlisted(error: OSError) -> None:
+        found.append(Path(error.filename))
+
+    for place, _, names in os.walk(folder, onerror=unlisted):
         found += [path for path in (Path(place, name) for name in names if not name.startswith(".")) if _file(path)]
     return sorted(found)
 
@@ -249,7 +253,8 @@ def sign(
     from gridloom.core.errors import InvalidInput
     from gridloom.integrations.everest import keys, ocmf, safe
 
-    data = _read(payload).removesuffix(b"\n").removesuffix(b"\r")
+    data = _read(payload)
+    data = data.removesuffix(b"\r\n" if data.endswith(b"\r\n") else b"\n")
     try:
         signer = keys.signer(key)
         record = ocmf.sign(data, signer, encoding.value)
@@ -358,8 +363,11 @@ def _key(text: str | None) -> bytes | str | None:
     """--key: what a file of this name holds, else the text itself."""
     if text is None:
         return None
+    from gridloom.integrations.everest.keys import LONGEST
+
     try:
-        return Path(text).read_bytes()
+        with Path(text).open("rb") as file:
+            return file.read(LONGEST + 1)
     except (OSError, ValueError) as error:  # no such file, or no name of a file at all
         if "." in text or text.startswith(("/", "~")):  # no key is written so
             _give_up(f"{text}: {error.strerror if isinstance(error, OSError) else error}")

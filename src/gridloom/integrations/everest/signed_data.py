@@ -114,7 +114,8 @@ def _parted(part: bytes, line: int) -> Iterator[Found]:
     behind = rest.lstrip()
     if behind and not behind.startswith(b"|") and _whole(first.rstrip()):
         yield Found(first.rstrip(), where=f"line {line}")
-        yield Found(behind, where=f"line {line + 1 + rest[: len(rest) - len(behind)].count(b'\n')}")
+        blank = rest[: len(rest) - len(behind)].count(b"\n")
+        yield Found(behind, where=f"line {line + 1 + blank}")
     else:
         yield Found(part, where=f"line {line}")
 

@@ -34,7 +34,7 @@ from gridloom.core.errors import DeviceTimeout, FieldFault, GridloomError, Inval
 from gridloom.core.settings import Secret, masked
 from gridloom.integrations.os3p import keys, messages, schedule, sun
 from gridloom.integrations.os3p.contactors import Contactors, cleared
-from gridloom.integrations.os3p.driver import PATIENCE, Driver
+from gridloom.integrations.os3p.driver import LONG, Driver, Turns
 from gridloom.integrations.os3p.errors import PayloadRefused
 from gridloom.integrations.os3p.faults import KEY as STATUS
 from gridloom.integrations.os3p.faults import Faults
@@ -146,6 +146,8 @@ class Substation:
         self.folder = folder
         self.trust = settings.trust
         self.time = StationClock(clock, settings.identity)
+        self.ask = Turns(clock)
+        """Everything that is asked of the driver goes through it."""
         self.alarms: dict[str, str] = {}
         """What somebody at the station has to look after, by its name."""
         self.syslog = Past(None if folder is None else folder / "syslog", lines=remembered)
@@ -154,6 +156,7 @@ class Substation:
         self._random = random or Random()  # noqa: S311  # jitter
         self._backoff = Backoff(clock, self._random, first=2.0, cap=300.0, stable=STABLE, least=0.5)
         self._boot_backoff = Backoff(clock, self._random, first=5.0, cap=300.0)
+        self._life_backoff = Backoff(clock, self._random, first=2.0, cap=300.0, stable=STABLE, least=0.5)
         self._url = connection_url(settings.url, settings.identity)
         self._session: _Session | None = None
         self._registered = asyncio.Event()
@@ -166,6 +169,7 @@ class Substation:
         self._last_beat = 0.0
         self._held: dict[str, tuple[float, Backoff]] = {}
         self._hardware: set[Fault] = set()
+        self._standing: Sequence[Fault] | None = None
         self._hold = 0.0
         self._main: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -174,7 +178,7 @@ class Substation:
         self._build()
 
     def _build(self) -> None:
-        self.contactors = Contactors(self.vault, self.driver, self.now, self.place)
+        self.contactors = Contactors(self.vault, self.driver, self.now, self.place, self.ask)
         self.faults = Faults(self.vault, self.now)
         self.uploads = Uploads(self)
         self.firmware = Firmware(self)
@@ -241,16 +245,23 @@ class Substation:
     # ------------------------------------------------------------------------------------------------------------ its lives
 
     async def _run(self) -> None:
-        while True:
+        """One life after the other. What ends one in disorder, such as hardware that does not start, does not end the station."""
+        while not self._over.is_set():
             self._again.clear()
-            await self._live()
-            if self._over.is_set():
-                return
+            try:
+                await self._live()
+            except Exception as error:  # whatever it was: a station that is silent for ever helps nobody
+                log.exception("the station begins anew", extra={"station": self.identity})
+                self.alarm("station", f"{type(error).__name__}: {error}"[:200])
+                with suppress(TimeoutError):
+                    await self._within(self._life_backoff.next(), self._over.wait())
 
     async def _live(self) -> None:
         """From a start to a reset or to the end."""
         self._build()
-        await self.driver.start(self.changed)
+        await self.ask(self.driver.start, self.changed, patience=LONG)
+        self._life_backoff.up()
+        self.alarm("station", "")
         self._restore()
         loops = (self._watch(), self._connected_for_ever(), self._deliver(), self._beat_for_ever(), self._measure_for_ever())
         tasks = [asyncio.create_task(loop) for loop in (*loops, self._over.wait(), self._again.wait())]
@@ -267,10 +278,21 @@ class Substation:
             for task in (*tasks, *self._tasks):
                 task.cancel()
             await asyncio.gather(*tasks, *self._tasks, return_exceptions=True)
-            await self.driver.stop()
+            async with self._hardware_is_well("driver"):
+                await self.ask(self.driver.stop, patience=LONG)
         if not self._over.is_set():
             self.note(logging.INFO, "the hardware is reset")
-            await self.driver.reset()
+            await self._reset_hardware()
+
+    async def _reset_hardware(self) -> None:
+        """Where it cannot be reset that is told, and the station goes on."""
+        async with self._hardware_is_well("reset"):
+            await self.ask(self.driver.reset, patience=LONG)
+        if "reset" in self.alarms:
+            failure = messages.StatusNotification(
+                status="Ok", errorCode="ResetFailure", info=f"not reset: {self.alarms['reset']}"[:128], timestamp=rfc3339(self.now())
+            )  # fmt: skip
+            self.vault.commit(add=[(STATUS, failure)])
 
     def _restore(self) -> None:
         state = self.vault.state
@@ -285,10 +307,9 @@ class Substation:
             (STATUS, messages.StatusNotification(
                 status="Ok", errorCode="OtherError", info=f"kept state was damaged; {name} was set aside", timestamp=now,
                 vendorId="Gridloom", vendorErrorCode="StateDamaged",
-            )) for name in self.vault.set_aside
+            )) for name in self.vault.state.set_aside
         ]  # fmt: skip
-        self.vault.set_aside.clear()
-        self.vault.commit(add=told, keys=known, running=True)
+        self.vault.commit(add=told, keys=known, running=True, set_aside=())
         self.note(logging.INFO, "started", crashed=crashed, waiting=len(self.vault.events))
         self.changed()
 
@@ -602,9 +623,7 @@ class Substation:
 
     async def _watch(self) -> None:
         while True:
-            wait = float(self.driver.poll)
-            async with self._hardware_is_well("driver"):
-                wait = min(wait, await self._within(PATIENCE, self._look()))
+            wait = min(float(self.driver.poll), await self._look())
             if self.vault.events:
                 self._news.set()
             self._watch_queue()
@@ -612,7 +631,12 @@ class Substation:
 
     async def _look(self) -> float:
         wait = await self.contactors.look()
-        self.faults.found([*await self.driver.faults(), *self.contactors.faults(), *self._hardware])
+        failed = ", ".join(map(str, sorted(self.contactors.failed)))
+        self.alarm("contactors", f"{failed}: cannot be switched or read" if failed else "")
+        async with self._hardware_is_well("driver"):
+            self._standing = msgspec.convert(msgspec.to_builtins(await self.ask(self.driver.faults)), list[Fault])
+        standing = [one.fault for one in self.faults.raised] if self._standing is None else self._standing  # as known last
+        self.faults.found([*standing, *self.contactors.faults(), *self._hardware])
         return wait
 
     @asynccontextmanager
@@ -630,7 +654,7 @@ class Substation:
         failure = Fault("PowerMeterFailure")
         samples, message = None, None
         async with self._hardware_is_well("meter"):
-            samples = await self._within(PATIENCE, self.driver.meter())
+            samples = await self.ask(self.driver.meter, hurry=context == "Trigger")
             now = self.now()
             if samples:
                 said: dict[str, Any] = {} if context == "Sample.Periodic" else {"context": context}  # what is the default is not sent
@@ -760,9 +784,12 @@ class Substation:
         contactors = self.contactors.numbers if contactor is None else (contactor,)
         if not contactors or not set(contactors) <= set(self.contactors.numbers):
             return "Rejected"
-        held = False
-        async with self._hardware_is_well("driver"):
-            held = await self._within(PATIENCE, self.contactors.locals(contactors))
+        try:
+            held = await self.contactors.locals(contactors)
+        except Exception as error:  # noqa: BLE001  # the owner's code may raise anything
+            self.note(logging.ERROR, "the local override switch cannot be read", why=f"{type(error).__name__}: {error}")
+            self.changed()
+            return "Rejected"
         if held:
             return "RejectedLocalOverride"
         self.contactors.override(contactors, action)
@@ -790,7 +817,7 @@ class Substation:
 
     async def _tested(self) -> None:
         async with self._hardware_is_well("driver"):
-            await self._within(PATIENCE, self.driver.test_indicators())
+            await self.ask(self.driver.test_indicators)
         self.changed()
 
     async def _reset_indicators(self, message: messages.ResetMVFaultIndicator, _: object) -> Message:
@@ -801,8 +828,8 @@ class Substation:
 
     async def _indicators_reset(self) -> None:
         async with self._hardware_is_well("driver"):
-            await self._within(PATIENCE, self.driver.reset_indicators())
-            self.faults.reset(await self.driver.faults())
+            await self.ask(self.driver.reset_indicators)
+            self.faults.reset(await self.ask(self.driver.faults))
         self.news()
         self.changed()
 

@@ -4,6 +4,9 @@ What is told has happened: a contactor is switched first and its notification st
 switches when it is on again, and that is the moment it tells: no light went on before. What it then finds otherwise than it left it is told too,
 as unexpected, unless it is as it has to be (the process ended between the switching and the storing).
 
+An input that cannot be read is a PowerSwitchFailure of its contactor; what was known of it last goes on to count, and no other contactor waits for
+it longer than ``PATIENCE``. An order may come whenever hardware is waited for: what is kept is read, and written, behind the waiting.
+
 A contactor that an active local switch moves is not unexpected: the mode says who did it. Feedback is believed; without any a contactor is what it
 was switched to, and at each start it is switched once.
 """
@@ -11,14 +14,14 @@ was switched to, and at each start it is switched once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from gridloom.core.clock import rfc3339
 from gridloom.core.errors import InvalidInput
 from gridloom.integrations.os3p import schedule
-from gridloom.integrations.os3p.driver import Driver
+from gridloom.integrations.os3p.driver import Driver, Turns
 from gridloom.integrations.os3p.messages import (
     ClearSingleStreetlightProfile,
     Mode,
@@ -38,14 +41,15 @@ Notification = StreetlightModeStatusNotification | StreetlightStatusNotification
 
 
 class Contactors:
-    """All contactors of a station. ``failed``: those that do not switch. ``place()`` is asked each time, for it may be changed (rule 10)."""
+    """All contactors of a station. ``failed``: those that do not switch, or do not say how they are. ``place()`` may be changed (rule 10)."""
 
-    def __init__(self, vault: Vault, driver: Driver, now: Callable[[], int], place: Callable[[], Place]) -> None:
+    def __init__(self, vault: Vault, driver: Driver, now: Callable[[], int], place: Callable[[], Place], ask: Turns) -> None:
         self.failed: set[int] = set()
         self._vault = vault
         self._driver = driver
         self._now = now
         self._place = place
+        self._ask = ask
         self._seen: set[int] = set()
         self._next: dict[int, tuple[tuple[Profile, ...], Place, int, int]] = {}
 
@@ -65,12 +69,16 @@ class Contactors:
     # ---------------------------------------------------------------------------------------------------------- what is asked
 
     def faults(self) -> list[Fault]:
-        """PowerSwitchFailure of each contactor that does not do what it is told."""
+        """PowerSwitchFailure of each contactor that has failed."""
         return [Fault("PowerSwitchFailure", f"contactor {contactor}") for contactor in sorted(self.failed)]
 
     async def locals(self, contactors: tuple[int, ...]) -> bool:
-        """Whether any of them is in local override now (S14)."""
-        return any([await self._driver.local(contactor) is not None for contactor in contactors])
+        """Whether any of them is in local override now (S14). Raises what the hardware raises, and TimeoutError."""
+
+        async def local_switches() -> bool:
+            return any([await self._driver.local(contactor) is not None for contactor in contactors])
+
+        return await self._ask(local_switches, hurry=True)
 
     def override(self, contactors: tuple[int, ...], action: Override | None) -> None:
         """Take a remote override, or with None end it, durably, and tell the mode (S13, S15); ``look`` does the rest. Raises OSError."""
@@ -92,13 +100,17 @@ class Contactors:
 
     async def look(self) -> float:
         """Do and tell whatever is due now. The seconds until the next switching of the schedule."""
-        return min([await self._look_at(contactor) for contactor in self.numbers], default=float("inf"))
+        well_first = sorted(self.numbers, key=lambda contactor: contactor in self.failed)
+        return min([await self._look_at(contactor) for contactor in well_first], default=float("inf"))
 
     async def _look_at(self, contactor: int) -> float:
-        driver, place = self._driver, self._place()
+        local, local_known = await self._read(self._driver.local, contactor)
+        lit, lit_known = await self._read(self._driver.lit, contactor)
+        now, place = self._now(), self._place()
         known = any(lamp.contactor == contactor for lamp in self._vault.state.lamps)
-        lamp, local, lit = self.lamp(contactor), await driver.local(contactor), await driver.lit(contactor)
-        now = self._now()
+        lamp = self.lamp(contactor)
+        if not local_known and lamp.mode == "LocalOverride":
+            local = lamp.on
         first = contactor not in self._seen
         self._seen.add(contactor)
         if not known:
@@ -118,30 +130,47 @@ class Contactors:
             told.append((str(contactor), _status(lamp, now, not excused)))
         if told:
             self._vault.commit(add=told, lamps=self._with(lamp))
+        well = local_known and lit_known
         if wanted.on != lamp.on or (first and lit is None):
-            await self._switch(contactor, wanted.on)
-        else:
+            well = await self._switch(contactor, wanted.on, lit_known) and well
+        if well:
             self.failed.discard(contactor)
+        else:
+            self.failed.add(contactor)
         return self._until_next(profiles, contactor, now, place)
 
-    async def _switch(self, contactor: int, on: bool) -> None:
+    async def _read(self, input: Callable[[int], Awaitable[bool | None]], contactor: int) -> tuple[bool | None, bool]:
+        """What an input says, and whether it could be read."""
         try:
-            await self._driver.switch(contactor, on)
-            lit = await self._driver.lit(contactor)
+            value = await self._ask(input, contactor)
+        except Exception as error:  # noqa: BLE001  # the owner's code: whatever it raises, nothing was read
+            self._complain("an input of a contactor cannot be read", contactor, error)
+            return None, False
+        return None if value is None else bool(value), True
+
+    async def _switch(self, contactor: int, on: bool, lit_known: bool) -> bool:
+        """Whether it did as it was told, as far as one knows: without feedback it is believed."""
+        try:
+            await self._ask(self._driver.switch, contactor, on)
         except Exception as error:  # noqa: BLE001  # the owner's code: whatever it raises, the light was not switched
-            log.warning("a contactor could not be switched", extra={"contactor": contactor, "why": f"{type(error).__name__}: {error}"})
-            self.failed.add(contactor)
-            return
+            self._complain("a contactor could not be switched", contactor, error)
+            return False
+        lit = None
+        if lit_known:  # what has just hung is not asked again
+            lit, lit_known = await self._read(self._driver.lit, contactor)
         if lit is not None and lit != on:
             if contactor not in self.failed:
                 log.warning("a contactor does not follow", extra={"contactor": contactor, "on": on})
-            self.failed.add(contactor)
-            return
-        self.failed.discard(contactor)
+            return False
         now, lamp = self._now(), self.lamp(contactor)  # again: an order may have come meanwhile
         if lamp.on != on:
             lamp = msgspec.structs.replace(lamp, on=on, since=now)
             self._vault.commit(add=[(str(contactor), _status(lamp, now, False))], lamps=self._with(lamp))
+        return lit_known
+
+    def _complain(self, text: str, contactor: int, error: Exception) -> None:
+        if contactor not in self.failed:  # once, not at each look
+            log.warning(text, extra={"contactor": contactor, "why": f"{type(error).__name__}: {error}"})
 
     def _until_next(self, profiles: tuple[Profile, ...], contactor: int, now: int, place: Place) -> float:
         known = self._next.get(contactor)

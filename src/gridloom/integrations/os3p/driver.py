@@ -14,23 +14,30 @@ A driver is a class of the owner's that fills in what his RTU has; ``Driver`` it
     def make(identity): return Rtu(vendor="BrandX", model="SUBS-A1", serial_number="AQ1234")
 
 Methods are called one at a time, from one event loop: what takes long belongs into ``asyncio.to_thread``. What they raise is told to the Central
-System and does not end the station. A method that does not return within ``PATIENCE`` seconds is given up.
+System and does not end the station. A method that does not return within ``PATIENCE`` seconds is cancelled; ``start``, ``stop`` and ``reset`` may
+take ``LONG``. Only ``install`` takes as long as it takes, beside the others: the lights go on and off meanwhile.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from gridloom.core.clock import Clock
 from gridloom.core.errors import ConfigurationError, Unsupported
 from gridloom.integrations.os3p.messages import BootNotification, Location, Measurand, Unit
 from gridloom.integrations.os3p.state import Fault
 
-PATIENCE = 30.0
-"""Seconds that the hardware may take for one thing."""
+PATIENCE = 10.0
+"""Seconds that the hardware may take for one thing, and that an order of the Central System waits for it."""
+LONG = 60.0
+"""Seconds for its start, stop and reset."""
+
+T = TypeVar("T")
 
 
 class Sample(NamedTuple):
@@ -116,6 +123,32 @@ class Driver:
 
     async def reset(self) -> None:
         """Reset the hardware. Where it returns the Substation begins anew by itself."""
+
+
+class Turns:
+    """Calls the methods of one driver one at a time, and gives up what hangs."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = asyncio.Lock()
+
+    async def __call__(
+        self, method: Callable[..., Awaitable[T]], *arguments: object, hurry: bool = False, patience: float | None = None
+    ) -> T:  # fmt: skip
+        """What the method returns, which has ``patience`` seconds (else PATIENCE) for it. Raises TimeoutError, and whatever the method raises.
+
+        ``hurry``: somebody waits for an answer, and the seconds count from now on, not from its turn.
+        """
+        seconds = PATIENCE if patience is None else patience
+        real = seconds / self._clock.speed
+        limit = asyncio.timeout(real if hurry else None)
+        try:
+            async with limit, self._lock, asyncio.timeout(real) as own:
+                return await method(*arguments)
+        except TimeoutError as error:
+            if limit.expired() or own.expired():
+                raise TimeoutError(f"{method.__name__.strip('_')} did not return within {seconds:g} s") from error
+            raise
 
 
 Factory = Callable[[str], Driver]

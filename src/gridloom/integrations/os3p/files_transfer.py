@@ -1,8 +1,8 @@
 """GetFile and UpdateFirmware on the Substation's side: files are made and uploaded, firmware is fetched, verified and handed over (A7.5, A7.13).
 
 Verification: ``#sha256=HEX`` and ``&size=BYTES`` behind the location say what must come; without them a file ``LOCATION.sha256`` beside it does, if
-there is one. A power loss is survived: a download goes on where it was, an upload is told as failed, an installation is judged by the
-version that the station has then.
+there is one. Only a server that says that there is none is believed; whatever else keeps us from knowing is a failed attempt. A power loss is
+survived: a download goes on where it was, an upload is told as failed, an installation is judged by the version that the station has then.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import tempfile
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
@@ -23,13 +23,13 @@ from gridloom.codecs.ocppj import ErrorCode
 from gridloom.core.clock import Clock, rfc3339
 from gridloom.core.errors import FieldFault
 from gridloom.integrations.os3p import messages
-from gridloom.integrations.os3p.driver import Driver
+from gridloom.integrations.os3p.driver import Driver, Turns
 from gridloom.integrations.os3p.errors import PayloadRefused
 from gridloom.integrations.os3p.history import Past
 from gridloom.integrations.os3p.messages import FirmwareStatusNotification, GetFileStatusNotification, UpdateFirmware
 from gridloom.integrations.os3p.state import Job, Vault, sync_folder
 from gridloom.links import files
-from gridloom.links.files import TransferFailed, Trust
+from gridloom.links.files import NotThere, TransferFailed, Trust
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ UPLOAD_PAUSES = (0.0, 10.0, 60.0)
 RETRIES, RETRY_INTERVAL = 3, 60
 """Attempts to fetch firmware, and seconds between them, where UpdateFirmware says nothing."""
 LARGEST_SUM = 4_096
+_SAID = {"sha256": "[0-9A-Fa-f]{64}", "size": "[0-9]{1,12}"}
+"""What may stand behind a location."""
 HEARD = 10.0
 """Seconds that the Central System is given to hear of an installation before it begins."""
 FILE, FIRMWARE = "file", "firmware"
@@ -55,6 +57,7 @@ class Station(Protocol):
     syslog: Past
     meters: Past
     folder: Path | None
+    ask: Turns
 
     def now(self) -> int:
         """µs UTC, the station's own."""
@@ -64,6 +67,9 @@ class Station(Protocol):
 
     def note(self, level: int, text: str, **extra: object) -> None:
         """Log it."""
+
+    def alarm(self, name: str, text: str) -> None:
+        """Something is wrong, or with an empty text it is right again."""
 
     def about(self) -> messages.BootNotification:
         """What the station is now."""
@@ -84,6 +90,7 @@ class Uploads:
         left = self._station.vault.state.upload
         if left is not None:
             self._station.vault.commit(add=[(FILE, GetFileStatusNotification(status="UploadFailed", requestId=left.requestId))], upload=None)
+            self._station.note(logging.ERROR, "a file was not uploaded", why="the station was stopped meanwhile")
 
     def stop(self) -> None:
         """Give up what is under way; it is told at the next start."""
@@ -117,16 +124,27 @@ class Uploads:
             return "log", self._station.syslog.text(start, stop).encode()
         if order.fileType == "MeterValueHistory":
             return "csv", self._station.meters.text(start, stop).encode()
-        return await self._station.driver.vendor_file(start, stop)
+        return await self._vendor_file(start, stop)
+
+    async def _vendor_file(self, start: int | None, stop: int | None) -> tuple[str, bytes] | None:
+        """None also where the hardware fails: then somebody is told here, and the order is rejected."""
+        station, failure, made = self._station, "", None
+        try:
+            found = await station.ask(station.driver.vendor_file, start, stop, hurry=True)
+            made = None if found is None else (str(found[0]), bytes(found[1]))
+        except Exception as error:  # noqa: BLE001  # the owner's code may raise anything
+            failure = f"{type(error).__name__}: {error}"[:200]
+        station.alarm("vendor file", failure)
+        return made
 
     async def _upload(self, order: messages.GetFile, name: str, content: bytes) -> None:
         station = self._station
         station.news()
         try:
             done = await self._uploaded(order, name, content)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the Central System hears that it failed, and the next file can come
             done = False
-            station.note(logging.ERROR, "a file could not be made", file=name, why=str(error))
+            station.note(logging.ERROR, "a file could not be made or sent", file=name, why=f"{type(error).__name__}: {error}")
         status = GetFileStatusNotification(status="Uploaded" if done else "UploadFailed", requestId=order.requestId)
         station.note(logging.INFO, "a file was uploaded" if done else "a file was not uploaded", file=name)
         station.vault.commit(add=[(FILE, status)], upload=None)
@@ -217,14 +235,14 @@ class Firmware:
         station = self._station
         job = station.vault.state.job
         assert job is not None
-        due = messages.moment(job.order.retrieveDate)
-        while (wait := (due - station.now()) / 1_000_000) > 0:
-            await station.clock.sleep(min(wait, 600.0))  # again and again: the time may jump
         try:
+            due = messages.moment(job.order.retrieveDate)
+            while (wait := (due - station.now()) / 1_000_000) > 0:
+                await station.clock.sleep(min(wait, 600.0))  # again and again: the time may jump
             path = await self._fetch(job)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the Central System hears that it failed, also after a restart
             path = None
-            station.note(logging.ERROR, "there is no place for firmware", why=str(error))
+            station.note(logging.ERROR, "firmware could not be fetched or kept", why=f"{type(error).__name__}: {error}")
         if path is None:
             self._tell(job.order, "DownloadFailed", job=None)
             return
@@ -259,8 +277,8 @@ class Firmware:
 
     async def _download(self, location: str, path: Path) -> None:
         part = path.with_name(path.name + ".part")
-        await files.download(location, part, trust=self._station.trust)
         expected, size = await self._expected(location, path)
+        await files.download(location, part, trust=self._station.trust, checked=expected is not None)
         actual = await asyncio.to_thread(_digest, part)
         if size not in (None, part.stat().st_size) or expected not in (None, actual):
             part.unlink()
@@ -269,25 +287,27 @@ class Firmware:
         sync_folder(path.parent)
 
     async def _expected(self, location: str, path: Path) -> tuple[str | None, int | None]:
-        """SHA-256 and size that the file must have, as far as somebody says so. Raises TransferFailed where what is said makes no sense."""
+        """SHA-256 and size that the file must have, as far as somebody says so. Raises TransferFailed where that is not known, or makes no sense."""
         parts = urlsplit(location)
-        said = parse_qs(parts.fragment)
-        if said:
-            sums, sizes = said.get("sha256", []), said.get("size", [])
-            if not all(re.fullmatch("[0-9A-Fa-f]{64}", one) for one in sums) or not all(re.fullmatch("[0-9]{1,12}", one) for one in sizes):
+        if "#" in location:
+            pairs = parse_qsl(parts.fragment, keep_blank_values=True)
+            said = dict(pairs)
+            if not said or len(said) < len(pairs) or not all(name in _SAID and re.fullmatch(_SAID[name], text) for name, text in pairs):
                 raise TransferFailed("behind the location: expected sha256=64 hexadecimal digits, size=bytes")
-            return (sums[0].lower() if sums else None), (int(sizes[0]) if sizes else None)
+            return (said["sha256"].lower() if "sha256" in said else None), (int(said["size"]) if "size" in said else None)
         beside = path.with_name(path.name + ".sha256")
         beside.unlink(missing_ok=True)
-        found = None
         try:
             await files.download(parts._replace(path=parts.path + ".sha256").geturl(), beside, most=LARGEST_SUM, trust=self._station.trust)
             found = re.match(rb"\s*([0-9A-Fa-f]{64})(?:\s|$)", beside.read_bytes())
-        except TransferFailed:
+        except NotThere:
             self._station.note(logging.INFO, "nobody says what the firmware must be")
+            return None, None
         finally:
             beside.unlink(missing_ok=True)
-        return (found[1].decode().lower() if found else None), None
+        if found is None:
+            raise TransferFailed("the .sha256 file beside the firmware does not begin with 64 hexadecimal digits")
+        return found[1].decode().lower(), None
 
     async def _heard(self) -> None:
         """Until what was told is answered, for the installation may end the process; not for long."""

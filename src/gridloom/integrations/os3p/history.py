@@ -6,6 +6,7 @@ kept. They are not synced: after a power loss the last lines may be missing.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class Past:
             return
         assert self._path is not None
         try:
-            with self._path.open("a", encoding="utf-8") as file:
+            with open(self._path, "a", encoding="utf-8", opener=_private) as file:
                 file.writelines(texts)
                 grown = file.tell() > self._size
             if grown:
@@ -56,6 +57,10 @@ class Past:
                 with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
                     lines += [line for line in file if line.endswith("\n")]
         return lines
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _within(line: str, start: int | None, stop: int | None) -> bool:

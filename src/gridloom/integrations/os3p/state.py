@@ -4,7 +4,7 @@ A *commit* is one line: its CRC-32 and a JSON object of what is set, which event
 holds all of its changes or none. A file begins with a snapshot; when it has grown it is written anew (beside, synced, renamed, folder synced), and
 the one before is kept as ``state.previous``. A line that was cut off by the power loss was never confirmed to anybody and is dropped. A file that
 is damaged in another way is set aside (``state.damaged-N``, kept); what its good lines, and where the snapshot is gone the previous generation, say
-is the last good state.
+is the last good state. It stays in its place, too, until that state, which names it in ``set_aside``, takes it.
 
 Writing blocks the process: a commit is a few hundred bytes some times a day, and nothing may happen between it and what it records.
 """
@@ -12,6 +12,7 @@ Writing blocks the process: a commit is a few hundred bytes some times a day, an
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -117,6 +118,8 @@ class State(msgspec.Struct):
     """The upload under way."""
     running: bool = False
     """It was started, and has not been stopped in order yet (B17)."""
+    set_aside: tuple[str, ...] = ()
+    """Damaged files that nobody has been told of yet."""
 
 
 _TYPES = {field.name: field.type for field in msgspec.structs.fields(State)}
@@ -136,9 +139,9 @@ _lines = msgspec.json.Decoder(Line)
 
 
 class Vault:
-    """The state of one Substation, in ``folder`` or, without one, in memory only. ``set_aside``: damaged files found at the start.
+    """The state of one Substation, in ``folder`` or, without one, in memory only. A folder that can only be read is ``failing``.
 
-    Raises ConfigurationError when the folder cannot be used, or another process has it.
+    Raises ConfigurationError when the folder cannot be, or another process has it.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -147,7 +150,6 @@ class Vault:
         """Oldest first."""
         self.lost = 0
         """Guaranteed events that were given up because there was no room."""
-        self.set_aside: list[str] = []
         self.failing = ""
         """Why the last commit is in memory only, or empty."""
         self._folder = folder
@@ -155,14 +157,20 @@ class Vault:
         self._file = -1
         self._size = 0
         self._lock = -1
+        self._damaged: list[Path] = []
+        """Files that are still to be set aside."""
         if folder is not None:
             try:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                self._lock = _locked(folder / "lock")
+                self._lock = _locked(folder)
                 self._load(folder)
             except OSError as error:
                 self.close()
                 raise ConfigurationError(f"{folder}: the state of the station cannot be kept there: {error.strerror}") from error
+            try:
+                self._renew(folder)
+            except OSError as error:  # a full disk must not keep the lights from being switched
+                self._fail(error)
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -183,18 +191,20 @@ class Vault:
         events = [Event(self._next + number, key, type(message).__name__, msgspec.to_builtins(message)) for number, (key, message) in enumerate(add)]
         dropped = self._surplus(len(events))
         line = Line(changes, tuple(events), (*done, *dropped))
-        before = self.failing
         try:
             self._write(line, synced=bool(changes or events))
             self.failing = ""
         except OSError as error:
             if must:
                 raise
-            self.failing = error.strerror or str(error)
-            if not before:
-                log.exception("the state cannot be written; it is kept in memory")
+            self._fail(error)
         self._next += len(events)
         self._apply(line, converted=False)
+
+    def _fail(self, error: OSError) -> None:
+        if not self.failing:
+            log.error("the state cannot be written; it is kept in memory", exc_info=error)
+        self.failing = error.strerror or str(error)
 
     def _surplus(self, more: int) -> list[int]:
         """Events that have to make room; first those whose delivery nobody guarantees."""
@@ -247,6 +257,9 @@ class Vault:
             self._replace(folder, whole)
 
     def _renew(self, folder: Path) -> None:
+        while self._damaged:
+            self._put_aside(self._damaged[0])
+            del self._damaged[0]
         self._replace(folder, _text(self._snapshot()))
 
     def _replace(self, folder: Path, content: bytes) -> None:
@@ -256,9 +269,10 @@ class Vault:
             if _good_head(old):
                 _put(previous, old)
         _put(current, content)
+        file = os.open(current, os.O_WRONLY | os.O_APPEND)
         if self._file >= 0:
             os.close(self._file)
-        self._file = os.open(current, os.O_WRONLY | os.O_APPEND)
+        self._file = file
         self._size = len(content)
 
     def _load(self, folder: Path) -> None:
@@ -266,11 +280,11 @@ class Vault:
         known = current.exists() or previous.exists()
         lines, damaged = _read(current)
         if damaged:
-            self._put_aside(current)
+            self._damaged.append(current)
         if not lines or not lines[0].whole:
             older, damaged = _read(previous)
             if damaged:
-                self._put_aside(previous)
+                self._damaged.append(previous)
             lines = older + lines
         for line in lines:
             if line.whole:
@@ -282,15 +296,20 @@ class Vault:
             self._next = max([self._next, *(event.seq + 1 for event in line.add), *(seq + 1 for seq in line.done)])
         if known and not lines:
             log.error("nothing of the kept state can be read: the station begins anew", extra={"folder": str(folder)})
-        self._renew(folder)
 
     def _put_aside(self, path: Path) -> None:
-        number = 1
-        while (aside := path.with_name(f"state.damaged-{number}")).exists():
+        """Keep a damaged file under another name, too; once, however often a start is cut off."""
+        content, number = path.read_bytes(), 1
+        while (aside := path.with_name(f"state.damaged-{number}")).exists() and aside.read_bytes() != content:
             number += 1
-        step("set aside")
-        path.rename(aside)
-        self.set_aside.append(aside.name)
+        if not aside.exists():
+            step("set aside")
+            try:
+                os.link(path, aside)
+            except OSError:  # a file system without links
+                _put(aside, content)
+        if aside.name not in self.state.set_aside:
+            self.state.set_aside += (aside.name,)
         log.error("a file of the state is damaged and was set aside", extra={"file": str(aside)})
 
 
@@ -364,11 +383,16 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _locked(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+def _locked(folder: Path) -> int:
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        descriptor = os.open(folder / "lock" if (folder / "lock").exists() else folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise ConfigurationError(f"{path.parent}: another Substation uses this folder; give each its own") from None
+        raise ConfigurationError(f"{folder}: another Substation uses this folder; give each its own") from None
     return descriptor

@@ -1,4 +1,7 @@
-"""The Substation's own time: the machine's clock and what the Central System said of it (B4, B22). The machine's clock is never set."""
+"""The Substation's own time: the machine's clock and what the Central System said of it (B4, B22). The machine's clock is never set.
+
+Until the time was told the machine's clock is followed, wherever it jumps; afterwards only how it goes on, not what it says (NTP may step it).
+"""
 
 from __future__ import annotations
 
@@ -27,10 +30,18 @@ class StationClock:
         self._offset = 0.0
         self._target = 0.0
         self._since = clock.monotonic()
+        self._known: tuple[int, float] | None = None
 
     def now(self) -> int:
         """µs UTC."""
-        return self._clock.now() + round(self._applied() * 1_000_000)
+        return self._machine() + round(self._applied() * 1_000_000)
+
+    def _machine(self) -> int:
+        """µs UTC by the machine's clock; once the time was told, counted on from then, whatever somebody makes of that clock."""
+        if self._known is None:
+            return self._clock.now()
+        wall, monotonic = self._known
+        return wall + round((self._clock.monotonic() - monotonic) * 1_000_000)
 
     def _applied(self) -> float:
         """Seconds that we are ahead of the machine now."""
@@ -47,6 +58,8 @@ class StationClock:
         if not YEARS[0] <= year <= YEARS[1]:
             log.warning("a time that cannot be", extra={"station": self._identity, "time": current_time})
             return "refused"
+        if self._known is None:
+            self._known = self._clock.now(), self._clock.monotonic()
         ahead = (moment(current_time) - self.now()) / 1_000_000 + round_trip / 2 + half_digit
         if abs(ahead) <= max(half_digit, 0.001):
             return "kept"
