@@ -64,7 +64,7 @@ class HubProcess:
             if self.process.poll() is not None:
                 raise AssertionError(f"the hub ended with {self.process.returncode}:\n{self.log.read_text()[-3000:]}")
             if self.endpoints:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, KeyError):  # the file of a hub that was killed goes away in between
                     if self.request("GET", "/readyz", token=None)[0] == 200:
                         return self
             time.sleep(0.02)

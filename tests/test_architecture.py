@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "gridloom"
 THIRD_PARTIES: dict[str, set[str]] = {
     "gridloom.core": {"msgspec"},
     "gridloom.codecs": {"msgspec"},
-    "gridloom.links": {"httpx", "httpcore", "websockets", "picows", "serialx", "aiomqtt", "asyncssh"},
+    "gridloom.links": {"httpx", "httpcore", "websockets", "picows", "serialx", "aiomqtt", "paho", "asyncssh"},
     "gridloom.storage": {"msgspec", "numpy", "zstandard"},
     "gridloom.bus": {"msgspec"},
     "gridloom.energy": {"msgspec"},
