@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 METER, BAUD = "000300000234", 115_200
-PAUSE = 0.5
+PAUSE = 0.2
 """Seconds of a silent line after which it is idle: longer than the pauses within a conversation and before the poll behind it."""
 PAGE = 8192
 TARGETS = {"out_ms_p99": 5.0, "back_ms_p99": 5.0}

@@ -334,6 +334,79 @@ async def test_the_device_goes_before_the_order_is_sent(metered: World) -> None:
     assert [command.id for command in arm.seen] == [first.id, third.id]
 
 
+async def test_a_device_with_nothing_to_do_costs_one_commit_before_its_executor(metered: World) -> None:
+    commits: list[list[str]] = []
+    commit = metered.store.commit
+
+    async def counted(writes: Any) -> Any:
+        states = [write.keys["state"] for write in writes if isinstance(write, Put) and write.kind == "command"]
+        commits.extend([states] if states else [])
+        return await commit(writes)
+
+    metered.store.commit = counted  # type: ignore[method-assign]
+    arm = Arm()
+    arm.gate = asyncio.Event()
+    online(metered, arm)
+    heard = told(metered)
+    first = await order(metered)
+    await until(lambda: arm.seen)
+    assert commits == [["sent"]]
+    assert [(command.id, command.state) for command in heard] == [(first.id, S.ACCEPTED), (first.id, S.SENT)]
+    second = await order(metered)  # has to wait: two commits
+    assert commits == [["sent"], ["accepted"]]
+    arm.gate.set()
+    await metered.commands.wait(second.id, 5.0)
+    assert commits == [["sent"], ["accepted"], ["done"], ["sent"], ["done"]]
+    assert [command.id for command in arm.seen] == [first.id, second.id]
+
+
+async def test_orders_that_come_while_the_first_is_stored_are_behind_it(metered: World) -> None:
+    arm = Arm()
+    online(metered, arm)
+    orders = await asyncio.gather(*[order(metered, arguments=CLOSE | {"relay": number}) for number in range(1, 6)])
+    for one in orders:
+        assert (await metered.commands.wait(one.id, 5.0)).state is S.DONE
+    assert [command.arguments["relay"] for command in arm.seen] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("wait", "state"), [(True, S.SENT), (False, S.REFUSED)])
+async def test_the_device_goes_while_its_order_is_stored(metered: World, wait: bool, state: CommandState) -> None:
+    arm = Arm()
+    link = online(metered, arm)
+    commit = metered.store.commit
+
+    async def goes(writes: Any) -> Any:
+        link.offline("gone")
+        return await commit(writes)
+
+    metered.store.commit = goes  # type: ignore[method-assign]
+    given = await order(metered, wait_online=wait)
+    metered.store.commit = commit  # type: ignore[method-assign]
+    await asyncio.sleep(0.05)
+    assert (await metered.commands.get(given.id, metered.admin)).state is state
+    assert arm.seen == []
+    link.online()
+    if wait:
+        assert (await metered.commands.wait(given.id, 5.0)).state is S.DONE
+        assert [command.id for command in arm.seen] == [given.id]
+
+
+async def test_a_store_that_refuses_the_first_order_leaves_the_device_free(metered: World) -> None:
+    arm = Arm()
+    online(metered, arm)
+    commit = metered.store.commit
+
+    async def full(writes: Any) -> Any:
+        raise StorageFull("no space")
+
+    metered.store.commit = full  # type: ignore[method-assign]
+    with pytest.raises(StorageFull):
+        await order(metered)
+    metered.store.commit = commit  # type: ignore[method-assign]
+    assert (await metered.commands.wait((await order(metered)).id, 5.0)).state is S.DONE
+    assert len(arm.seen) == 1
+
+
 async def test_taking_back_an_order(metered: World) -> None:
     waiting = await order(metered, wait_online=True)
     assert (await metered.commands.cancel(waiting.id, metered.admin)).state is S.CANCELLED

@@ -81,6 +81,7 @@ EKM = {
     "SetDOLevel": "ekm.digital_output.set",
     # gateway (ours)
     "ScanMeters": "ekm.meters.scan",
+    "StopScan": "ekm.meters.scan.stop",
     "SetPollInterval": "ekm.poll_interval.set",
 }
 
@@ -268,6 +269,7 @@ def test_what_may_not_be_sent_twice() -> None:
         "ekm.resettable_energy.reset",
         "ekm.iostack.password.set",
         "ekm.digital_input.reset",
+        "ekm.meters.scan",
         "ocpp.data_transfer",
         "ocpp.authorization_key.set",
     }
@@ -318,6 +320,7 @@ def test_installer_sees_no_consumption_no_costs_and_orders_nothing_of_use() -> N
         "ekm.pulse_output.ratio.set",
         "ekm.one_wire.scan",
         "ekm.meters.scan",
+        "ekm.meters.scan.stop",
         "ekm.poll_interval.set",
     }
 
@@ -481,6 +484,7 @@ def test_sensible_arguments_are_accepted(verb: str) -> None:
         ("light.schedule.clear", {}, "everything"),
         ("light.schedule.clear", {"profile_id": 2, "stack_level": 3}, "exactly one"),
         ("ekm.meters.scan", {"first": "5", "last": "4"}, "below"),
+        ("ekm.meters.scan", {"first": "1", "last": "1000001"}, "at most 1000000 addresses"),
         ("everest.authorization.withdraw", {}, "identification"),
     ],
 )

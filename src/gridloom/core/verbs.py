@@ -486,6 +486,10 @@ class EkmDigitalOutputSet(Arguments, frozen=True, kw_only=True):
     password: Password | None = None
 
 
+SCAN_LIMIT = 1_000_000
+"""Addresses of one search: each takes about 0.17 s."""
+
+
 class EkmMetersScan(Arguments, frozen=True, kw_only=True):
     """Ask every address from ``first`` to ``last`` whether a meter answers."""
 
@@ -495,6 +499,12 @@ class EkmMetersScan(Arguments, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if int(self.last) < int(self.first):
             raise ValueError("last is below first")
+        if (count := int(self.last) - int(self.first) + 1) > SCAN_LIMIT:
+            raise ValueError(f"at most {SCAN_LIMIT} addresses are asked by one order (two days), got {count}")
+
+
+class EkmMetersScanStop(Arguments, frozen=True, kw_only=True):
+    """End the search that goes on; what it has found is its result."""
 
 
 class EkmPollIntervalSet(Arguments, frozen=True, kw_only=True):
@@ -833,7 +843,9 @@ _ORDERS = (
         "EKM ResetDICount", secrets=_PASSWORD, idempotent=False),
     _order("ekm.digital_output.set",         EkmDigitalOutputSet,           "Set the level of an output.", "EKM SetDOLevel", secrets=_PASSWORD),
     _order("ekm.meters.scan",                EkmMetersScan,                 "Look for meters on the bus.",
-        "EKM FACTS 9 ScanMeters", roles=SETTERS_UP, timeout=86_400),
+        "EKM FACTS 9 ScanMeters", idempotent=False, roles=SETTERS_UP, timeout=259_200),
+    _order("ekm.meters.scan.stop",           EkmMetersScanStop,             "End the search for meters; what it found is its result.",
+        "EKM FACTS 9 ScanMeters", roles=SETTERS_UP),
     _order("ekm.poll_interval.set",          EkmPollIntervalSet,            "Set how often meters are read.",
         "EKM FACTS 9 SetPollInterval", roles=SETTERS_UP),
     # OCPP alone

@@ -14,7 +14,7 @@ import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable
 from random import Random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from gridloom.core.clock import Clock
@@ -23,7 +23,6 @@ from gridloom.links.backoff import Backoff
 
 if TYPE_CHECKING:
     import aiomqtt
-    from paho.mqtt.reasoncodes import ReasonCode
 
 log = logging.getLogger(__name__)
 
@@ -337,8 +336,9 @@ def _tell(message: _Message, delivered: bool) -> None:
         message.done.set_result(delivered)
 
 
-def _granted(codes: Iterable[int | ReasonCode]) -> bool:
-    return all((code if isinstance(code, int) else code.value) < _REFUSED for code in codes)
+def _granted(codes: Iterable[Any]) -> bool:
+    """The answer to a subscription: numbers, or the driver's objects with a ``value``."""
+    return all(getattr(code, "value", code) < _REFUSED for code in codes)
 
 
 def _why(error: Exception) -> str:

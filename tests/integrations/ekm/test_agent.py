@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+import typer
 import websockets
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.integrations.ekm.front import OTHERS_METER, RELAY, Front, front, section
+from typer.testing import CliRunner
 
 from gridloom.core.clock import Clock
-from gridloom.core.errors import DeviceError, GridloomError
+from gridloom.core.errors import ConfigurationError, DeviceError, GridloomError, StorageError
 from gridloom.core.events import new_event
 from gridloom.core.model import Admission, Command, Device, DeviceKind, MeterReading, Reading, ReadingType, Role
 from gridloom.core.ports import SeriesFilter
 from gridloom.core.subjects import HUB
 from gridloom.integrations.ekm.agent import Agent
-from gridloom.integrations.ekm.journal import Held, Journal, Spool
+from gridloom.integrations.ekm.agent_cli import gateway
+from gridloom.integrations.ekm.agent_main import section_of
+from gridloom.integrations.ekm.journal import Held, Journal, Memory, Spool
 from gridloom.integrations.ekm.mapping import gateway_device, meter_device
 from gridloom.integrations.ekm.models import MODELS
+from gridloom.integrations.ekm.service import Buses
 from gridloom.integrations.ekm.upstream import Ended
 from gridloom.links.backoff import Backoff
 
@@ -40,6 +47,21 @@ async def until(true: Callable[[], bool], seconds: float = 10) -> None:
     while not true():
         assert asyncio.get_running_loop().time() < end, "it did not become true"
         await asyncio.sleep(0.005)
+
+
+class Full:
+    """A file whose disk is full: half of what is written arrives."""
+
+    def __init__(self, file: Any) -> None:
+        self.fileno, self.close, self._write = file.fileno, file.close, file.write
+
+    def write(self, data: bytes) -> int:
+        count: int = self._write(data[: len(data) // 2])
+        return count
+
+    @staticmethod
+    def fsync(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class Remote:
@@ -171,14 +193,74 @@ async def test_several_gateways_of_one_account(hub: Front, remote: Remote, tmp_p
 # --------------------------------------------------------------------------------------------------------------- who may
 
 
-async def test_a_gateway_without_a_good_key_stays_out(hub: Front, tmp_path: Path) -> None:
+async def test_a_gateway_without_a_good_key_stays_out(hub: Front, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for number, key in enumerate((hub.keys["anna"], "MTAxMDoyMDIw", hub.tokens["anna"])):
         stranger = await Remote(hub, tmp_path / f"stranger{number}", key).start()
         await asyncio.sleep(0.2)
         await stranger.agent.stop()
     assert hub.face.gateways.connected() == []
+    assert {record.message for record in caplog.records if record.name == "gridloom.integrations.ekm.agent"} == {"the hub refused the key"}
     with pytest.raises(GridloomError):
         hub.world.registry.get(f"ekm:{REMOTE}")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("--key-file", "nofile"), "--key-file nofile: No such file or directory"),
+        (("--key", "x", "--bus", ""), "--bus: expected 'PORT METER…'"),
+        (("--key", ""), "a gateway needs its key"),
+        (("--key", "x", "--hub", "http://x"), "--hub: expected ws://HOST:PORT"),
+    ],
+)
+def test_what_is_wrong_on_the_command_line_is_said(change: tuple[str, ...], words: str) -> None:
+    app = typer.Typer()
+    app.command()(gateway)
+    made = CliRunner().invoke(app, ["--hub", "ws://x:1", "--mac", MAC, "--bus", "/dev/null 1:v4", *change])
+    assert made.exit_code == 2
+    assert words in made.stderr
+
+
+async def test_what_the_agent_logs_has_its_reason(tmp_path: Path) -> None:
+    """A process of its own: nobody listens at port 9."""
+    (tmp_path / "key").write_text("x")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gridloom", "ekm", "gateway", "--hub", "ws://127.0.0.1:9", "--mac", MAC, "--bus", f"{tmp_path}/line {REMOTE}:v4",
+        "--key-file", str(tmp_path / "key"), "--data", str(tmp_path / "data"), stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(20):
+            while "cannot be reached" not in (line := (await process.stderr.readline()).decode()):
+                assert line, "it ended"
+    finally:
+        process.kill()
+        await process.communicate()
+    assert "reason=" in line
+    assert "127.0.0.1:9" in line
+
+
+async def test_the_interval_that_was_ordered_is_known_after_a_restart(tmp_path: Path) -> None:
+    section = section_of(MAC, [f"{tmp_path}/line {REMOTE}:v4"], 60, 9600, "Europe/Paris")
+    for seconds, expected in ((7, 60), (9, 7), (9, 9)):
+        agent = Agent("ws://127.0.0.1:9/gateway", "x", tmp_path / "data", clock=Clock(), timezone="Europe/Paris")
+        buses = Buses(section, agent.hub, memory=Memory(tmp_path / "data"))
+        await buses.start()
+        assert buses.gateway.buses[0].every == expected
+        link = agent._registry.links[f"ekm:gateway-{MAC}"]
+        assert link.executor is not None
+        await link.executor(Command("1", f"ekm:gateway-{MAC}", "ekm.poll_interval.set", {"interval_s": seconds}, "", 0, 0))
+        await buses.stop()
+        await agent.stop()
+    memory = Memory(tmp_path / "data")
+    (tmp_path / "data" / "gateway-poll.json.new").mkdir()
+    with pytest.raises(StorageError, match="cannot write"):
+        await memory.commit([memory.put("gateway", "poll", b"{}")])
+    (tmp_path / "data" / "gateway-poll.json").write_text("{")
+    with pytest.raises(ConfigurationError, match="remove it"):
+        await memory.get("gateway", "poll")
+    await memory.commit([memory.delete("gateway", "poll")])
+    assert await memory.get("gateway", "poll") is None
 
 
 async def test_a_revoked_key_ends_the_connection(hub: Front, remote: Remote) -> None:
@@ -413,6 +495,30 @@ async def test_an_executor_that_fails_does_not_stop_the_next_order(hub: Front, r
     assert (await hub.response(second))["success"] is True
 
 
+async def test_on_a_full_disk_what_was_done_is_answered_and_what_is_new_is_refused(
+    hub: Front, remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full from the moment at which the device has acted."""
+
+    async def fill(command: Command) -> Any:
+        remote.done.append(command.id)
+        monkeypatch.setattr(remote.agent._journal, "_file", Full(remote.agent._journal._file))
+
+    remote.carry_out = fill
+    _, first = await hub.order("SetRelay", RELAY, id=REMOTE)
+    _, second = await hub.order("SetRelay", RELAY, id=REMOTE)
+    assert (await hub.response(first))["success"] is True
+    refused = await hub.response(second)
+    assert (refused["success"], refused["error"]) == (False, "the gateway cannot write its journal: No space left on device")
+    assert remote.done == [first["msg_id"]]
+    monkeypatch.undo()
+    monkeypatch.setattr(Backoff, "next", lambda self: 0.05)
+    assert remote.agent.connected, "that the hub had heard it could not be written either"
+    remote.carry_out = remote._do
+    _, third = await hub.order("SetRelay", RELAY, id=REMOTE)
+    assert (await hub.response(third))["success"] is True
+
+
 # ------------------------------------------------------------------------------------------------------------------- files
 
 NOW = 1_800_000_000_000_000
@@ -446,6 +552,38 @@ def test_the_journal_knows_after_a_crash_what_it_knew(tmp_path: Path) -> None:
     assert [ended.id for ended in last.unheard()] == ["a", "b"]
     last.close()
     journal.close()
+
+
+def test_what_could_not_be_written_is_not_in_the_journal_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal"
+    journal = Journal(path, NOW)
+    for method in ("write", "fsync"):
+        with monkeypatch.context() as patched:
+            if method == "write":
+                patched.setattr(journal, "_file", Full(journal._file))
+            else:
+                patched.setattr("gridloom.integrations.ekm.journal.os.fsync", Full.fsync)
+            with pytest.raises(OSError, match="No space"):
+                journal.begin("lost", NOW)
+        assert "lost" not in journal
+    assert journal.begin("kept", NOW)
+    journal.close()
+    again = Journal(path, NOW)
+    assert ("lost" in again, "kept" in again) == (False, True)
+    again.close()
+
+
+def test_a_journal_that_cannot_be_made_shorter_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path / "journal", NOW)
+    (tmp_path / "journal.new").mkdir()
+    monkeypatch.setattr("gridloom.integrations.ekm.journal._MOST_LINES", 5)
+    monkeypatch.setattr(journal, "_limit", 5)
+    assert all(journal.begin(str(number), NOW) for number in range(30))
+    journal.close()
+    (tmp_path / "journal.new").rmdir()
+    again = Journal(tmp_path / "journal", NOW)
+    assert len(again.unheard()) == 30
+    again.close()
 
 
 def test_the_journal_does_not_grow_for_ever(tmp_path: Path) -> None:

@@ -251,6 +251,14 @@ def test_an_acknowledgement_is_one_byte_and_nothing_else(data: bytes, got: Got) 
     assert told(ASK_ACK, data).got is got
 
 
+@pytest.mark.parametrize("at", range(6))
+@pytest.mark.parametrize("size", [1, 3, 300])
+def test_the_echo_of_the_end_before_is_none_of_the_answer(at: int, size: int) -> None:
+    late = codec.END[at:]
+    assert told(ASK, late + ASK.data, [size] * 300) == Answer(Got.SILENCE)
+    assert told(ASK, late + ASK.data + FRAME_A, [size] * 300) == Answer(Got.FRAME, FRAME_A)
+
+
 def test_a_password_whose_echo_holds_an_acknowledgement_does_not_acknowledge_itself() -> None:
     passwords = [f"{number:08d}" for number in range(3000) if 6 in codec.password_request(f"{number:08d}")[-2:]]
     assert passwords
@@ -331,10 +339,19 @@ def test_a_setting_is_read_password_write() -> None:
 
 @pytest.mark.parametrize("no", [[SILENT, SILENT], [Answer(Got.OTHER, b"\x15")], [Answer(Got.NOISE), SILENT]])
 def test_a_refused_password_raises_and_nothing_more_is_written(no: list[Answer]) -> None:
-    asked, error = hold(codec.write(ADDRESS, V4, RELAY), [frame(FRAME_A), *no])
+    again = [frame(FRAME_A)] if no[-1] is SILENT else []
+    asked, error = hold(codec.write(ADDRESS, V4, RELAY), [frame(FRAME_A), *no, *again])
     assert isinstance(error, PasswordRefused)
     assert "SetRelay" not in asked
     assert "00000000" not in error.message
+
+
+@pytest.mark.parametrize("bad", [SILENT, Answer(Got.NOISE), Answer(Got.CUT), frame(FRAME_B_SAME)])
+def test_a_meter_that_went_away_behind_its_reply_has_refused_no_password(bad: Answer) -> None:
+    asked, error = hold(codec.write(ADDRESS, V4, RELAY), [frame(FRAME_A), SILENT, SILENT, bad])
+    assert isinstance(error, NoAnswer)
+    assert asked == ["read A", "password", "password", "read A"]
+    assert "nothing was written" in error.message
 
 
 @pytest.mark.parametrize("bad", [Got.SILENCE, Got.NOISE, Got.CUT, Got.BAD_CRC, Got.LOST])
@@ -427,4 +444,8 @@ def test_blocks_are_read_behind_a_read_in_one_session() -> None:
 def test_a_search_asks_once_and_tells_nobody_apart_from_noise() -> None:
     assert hold(codec.find(ADDRESS, A), [SILENT]) == (["read A"], None)
     assert hold(codec.find(ADDRESS, A), [frame(FRAME_A)])[1] == FRAME_A
-    assert isinstance(hold(codec.find(ADDRESS, A), [Answer(Got.NOISE)])[1], Garbled)
+    assert hold(codec.find(ADDRESS, A), [Answer(Got.NOISE)] * 2) == (["read A"] * 2, None), "noise is nobody"
+    assert hold(codec.find("000000000001", A), [frame(FRAME_A)] * 2) == (["read A"] * 2, None), "a late reply of another is nobody"
+    assert hold(codec.find(ADDRESS, A), [Answer(Got.NOISE), frame(FRAME_A)])[1] == FRAME_A
+    for bad in (Got.CUT, Got.BAD_CRC):
+        assert isinstance(hold(codec.find(ADDRESS, A), [Answer(bad)])[1], Garbled)

@@ -364,6 +364,16 @@ async def test_a_search_finds_every_meter_of_the_range_while_polls_go_on(tmp_pat
         assert [meter.ct for meter in road.line.meters] == [200, 200, 400], "the search left no session open"
 
 
+@pytest.mark.parametrize("noise", ["the line repeats what is sent", "nobody speaks, and the line crackles"])
+async def test_a_search_on_a_bad_line_invents_no_meter(tmp_path: Path, noise: str) -> None:
+    def answer(data: bytes) -> bytes:
+        return codec.END + data if noise.startswith("the line") else b"\x7f\x15u"
+
+    async with Raw(tmp_path / "raw", answer), street(tmp_path) as road:
+        bus = await opened(await road.bus(port=str(tmp_path / "raw"), quiet=0.002))
+        assert await Search(bus, "1", "3", within=0.03).run() == ()
+
+
 async def test_a_search_is_stopped_and_lets_orders_through(tmp_path: Path) -> None:
     async with street(tmp_path, "3:v4") as road:
         bus = await opened(await road.bus())

@@ -19,6 +19,7 @@ from tests.integrations.ekm.front import METER, OTHERS_METER, Front, front
 from gridloom.core.errors import InvalidInput
 from gridloom.core.model import Consent
 from gridloom.integrations.ekm.codec import Read
+from gridloom.integrations.ekm.keys import HERE
 from gridloom.integrations.ekm.mapping import Translation
 from gridloom.integrations.ekm.models import MODELS
 from gridloom.integrations.ekm.readmeter import asked
@@ -90,9 +91,17 @@ async def test_the_form_of_the_cloud(hub: Front) -> None:
     assert (await ask(hub, **{**query, "ver": "v3"})).json() == {"readMeter": {"ReadSet": []}}
 
 
+async def test_a_meter_of_the_hubs_own_bus_has_the_hubs_own_gateway(hub: Front) -> None:
+    await says(hub, METER, hub.world.clock.now())
+    for mac, expected in ((HERE, ""), ("995DAD427614", "995DAD427614")):
+        hub.face.keys.mac = mac
+        (found,) = (await ask(hub, key=hub.keys["anna"], meters=METER)).json()["readMeter"]["ReadSet"]
+        assert found["MAC_Addr"] == expected
+
+
 async def test_history_from_the_store(hub: Front) -> None:
-    now = hub.world.clock.now() // 1_000_000 * 1_000_000
-    moments = [now - number * MINUTE for number in range(5, -1, -1)]
+    now = hub.world.clock.now() // 1_000_000 * 1_000_000 - 123_000
+    moments = sorted([now - 250_000, *(now - number * MINUTE for number in range(5))])
     await says(hub, METER, *moments)
     answer = (await ask(hub, key=hub.keys["anna"], meters=METER, cnt="4")).json()
     reads = answer["readMeter"]["ReadSet"][0]["ReadData"]

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.core.world import World, until
 from tests.integrations.ekm.bus import BAUD, V3, V4, Street, hub_of, street
 from tests.integrations.tic.hub import opened_world
 
-from gridloom.core import subjects
-from gridloom.core.errors import Unsupported
+from gridloom.core import subjects, verbs
+from gridloom.core.commands import LATER
+from gridloom.core.errors import Refused, Unsupported
 from gridloom.core.model import Command, CommandState, DeviceKind, Phase, Quality, ReadingType, TimeSource
 from gridloom.integrations.ekm.codec import Read
 from gridloom.integrations.ekm.config import Bus as Settings
 from gridloom.integrations.ekm.config import Section, SerialPort, Unit, with_simulated
+from gridloom.integrations.ekm.gateway import Gateway
+from gridloom.integrations.ekm.link import Figures
 from gridloom.integrations.ekm.service import Buses
 from gridloom.links.serial import Ports
 
@@ -200,19 +205,78 @@ async def test_the_gateway_searches_and_sets_the_interval_for_good(house: House)
     buses = await house.start(f"{V4}:v4", every=60)
     await house.online()
     found = (await house.order(GATEWAY, "ekm.meters.scan", first="10015", last="10019")).result
-    assert found == {"meters": [{"address": V3, "model": "v3", "model_code": "1017", "firmware": "14", "bus": str(house.road.path)}]}
+    assert found == {"meters": [{"address": V3, "model": "v3", "model_code": "1017", "firmware": "14", "bus": str(house.road.path)}],
+                     "buses": [{"bus": str(house.road.path), "asked": 5, "total": 5, "complete": True, "reason": ""}]}  # fmt: skip
     assert any(one.startswith("device.found") for one in await _events(house))
     assert (await house.order(GATEWAY, "ekm.poll_interval.set", interval_s=7)).state is CommandState.DONE
     assert (await house.order(GATEWAY, "device.status.get")).result["buses"][0]["poll_seconds"] == 7
-    long = await house.world.commands.submit(house.world.admin, GATEWAY, "ekm.meters.scan", {"first": "1", "last": "999999999999"})
+    long = await house.world.commands.submit(house.world.admin, GATEWAY, "ekm.meters.scan", {"first": "1", "last": "1000000"})
     await until(lambda: bool(buses.gateway.searches), 5)
     refused = await house.order(GATEWAY, "ekm.meters.scan", first="1", last="2")
     assert "a search goes on already" in refused.error
-    assert await house.world.bus.request(subjects.of("ekm", "search", "stop"), None, 2) is True
-    assert (await house.world.commands.wait(long.id, 5)).state is CommandState.DONE
+    assert (await house.order(GATEWAY, "ekm.meters.scan.stop")).result == {"stopped": True}
+    stopped = await house.world.commands.wait(long.id, 5)
+    assert stopped.state is CommandState.DONE
+    assert [(one["complete"], one["reason"], one["total"]) for one in stopped.result["buses"]] == [(False, "stopped", 1_000_000)]
+    assert (await house.order(GATEWAY, "ekm.meters.scan.stop")).result == {"stopped": False}
     await buses.stop()
     again = await house.start(f"{V4}:v4", every=60)
     assert again.gateway.buses[0].every == 7
+
+
+async def test_a_second_search_never_takes_the_place_of_the_first(house: House) -> None:
+    buses = await house.start()
+    await house.online()
+    ended = await house.order(GATEWAY, "device.status.get")
+    command = msgspec.structs.replace(ended, verb="ekm.meters.scan", arguments={"first": "1", "last": "1000000"})
+    device = house.world.registry.get(GATEWAY)
+    assert await buses._execute(device, command) is LATER
+    first = buses._searching
+    with pytest.raises(Refused, match="goes on already"):
+        await buses._execute(device, command)
+    assert buses._searching is first
+    assert first is not None
+    await buses.stop()
+    assert first.cancelled(), "the hub stops, and so does its search"
+
+
+def test_a_search_that_was_under_way_when_the_hub_died_is_not_begun_anew() -> None:
+    assert not verbs.TABLE["ekm.meters.scan"].idempotent
+
+
+async def test_a_search_whose_port_goes_away_is_told_so(house: House) -> None:
+    buses = await house.start(every=60)
+    await house.online()
+    scan = await house.world.commands.submit(house.world.admin, GATEWAY, "ekm.meters.scan", {"first": "1", "last": "1000000"})
+    await until(lambda: any(search.progress.asked > 2 for search in buses.gateway.searches), 5)
+    await house.road.simulator.stop()
+    ended = await house.world.commands.wait(scan.id, 10)
+    assert ended.state is CommandState.FAILED
+    assert "the search was not finished" in ended.error
+    assert "of 1000000 asked" in ended.error
+
+
+async def test_a_search_that_loses_one_of_its_buses_tells_how_far_each_came(tmp_path: Path) -> None:
+    (tmp_path / "2").mkdir()
+    async with street(tmp_path, "3:v4") as one, street(tmp_path / "2", "4:v3") as two:
+        made = tuple(Settings(port=SerialPort(str(road.path)), timeout=0.06, baud=BAUD) for road in (one, two))  # type: ignore[arg-type]
+        gateway = Gateway(Section(bus=made), one.clock, one.ears, Figures(one.metrics), zone="UTC", ports=Ports())
+        running = asyncio.create_task(gateway.run())
+        try:
+            await until(lambda: all(bus.state == "open" for bus in gateway.buses), 5)
+            search = asyncio.create_task(gateway.search("1", "8"))
+            await until(lambda: bool(gateway.searches) and gateway.searches[1].progress.asked > 1, 5)
+            await two.simulator.stop()
+            result = await asyncio.wait_for(search, 10)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        assert [found["address"] for found in result["meters"]][:1] == ["000000000003"]
+        whole, cut = result["buses"]
+        assert whole == {"bus": str(one.path), "asked": 8, "total": 8, "complete": True, "reason": ""}
+        assert (cut["bus"], cut["total"], cut["complete"]) == (str(two.path), 8, False)
+        assert 1 < cut["asked"] < 8
+        assert str(two.path) in cut["reason"] or "the port went away" in cut["reason"]
 
 
 def test_what_is_configured_is_checked() -> None:

@@ -263,7 +263,8 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("iostack", "ResetDICount"): {"pin": 4},
     ("iostack", "SetDOLevel"): {"pin": 1, "level": 1, "clear_watch": True, "password": "p"},
     ("gateway", "GetStatus"): {},
-    ("gateway", "ScanMeters"): {"from": "1", "to": "000300000234"},
+    ("gateway", "ScanMeters"): {"from": "299999999", "to": "000300000234"},
+    ("gateway", "StopScan"): {},
     ("gateway", "SetPollInterval"): {"seconds": 60},
 }  # fmt: skip
 
@@ -297,6 +298,12 @@ def test_what_some_of_them_become() -> None:
     assert arguments("SetDOLevel", "iostack") == {"pin": 1, "level": 1, "clear_watch": True, "password": "p"}
 
 
+def test_holidays_are_at_least_one_date() -> None:
+    with pytest.raises(InvalidInput) as raised:
+        orders.translate("meter", "SetHolidayDates", {}, PARIS)
+    assert orders.in_words(raised.value) == "params.Holiday_1_Month: is missing: there is at least one date"
+
+
 @pytest.mark.parametrize(
     ("target", "command", "change", "words"),
     [
@@ -324,6 +331,14 @@ def test_what_some_of_them_become() -> None:
         ("meter", "SetPulseInputRatio", {"pulse_line": 4}, "params.pulse_line: expected an integer at least 1 and at most 3, got 4"),
         ("meter", "SetPulseOutputRatio", {"pulse_output_ratio": 1601}, "params.pulse_output_ratio"),
         ("meter", "SetHolidayDates", {"Holiday_2_Month": 5}, "params.Holiday_2_Day: is missing"),
+        ("meter", "SetHolidayDates", {"Holiday_1_Month": 2, "Holiday_1_Day": 30}, "params.Holiday_1_Day: expected 1 to 29 in month 2, got 30"),
+        ("meter", "SetHolidayDates", {"Holiday_20_Month": 4, "Holiday_20_Day": 31}, "params.Holiday_20_Day: expected 1 to 30 in month 4, got 31"),
+        (
+            "meter",
+            "SetSeasonSchedules",
+            {"Season_2_Start_Month": 11, "Season_2_Start_Day": 31, "Season_2_Schedule": 1},
+            "params.Season_2_Start_Day: expected 1 to 30 in month 11, got 31",
+        ),
         ("meter", "SetHolidayDates", {"Holiday_21_Month": 5}, "params.Holiday_21_Month: is not known here"),
         ("meter", "SetSchedule", {"Schedule": 7}, "params.Schedule: expected an integer at least 1 and at most 6, got 7"),
         ("meter", "SetSchedule", {"Hour_3": 24}, "params.Hour_3"),
@@ -331,6 +346,7 @@ def test_what_some_of_them_become() -> None:
         ("iostack", "ResetDICount", {"pin": 5}, "params.pin: expected an integer at least 1 and at most 4, got 5"),
         ("iostack", "SetDOLevel", {"level": 2}, "params.level: expected an integer at least 0 and at most 1, got 2"),
         ("gateway", "ScanMeters", {"from": "9", "to": "8"}, "params.to: expected at least from (9), got 8"),
+        ("gateway", "ScanMeters", {"from": "1", "to": "1000001"}, "params.to: expected at most 1000000 addresses from 1 on, got 1000001"),
         ("gateway", "ScanMeters", {"from": "1234567890123"}, "params.from: expected a string of 1 to 12 digits"),
         ("gateway", "SetPollInterval", {"seconds": 0}, "params.seconds: expected an integer at least 1 and at most 86400, got 0"),
     ],

@@ -260,10 +260,10 @@ async def test_a_huge_request_is_counted_and_not_read(bench: Bench) -> None:
     assert [value.value for value in metric.values] == [1.0]
 
 
-@pytest.mark.parametrize("where", ["\0", "a\x1fb", "/" * 300, "\uffff", "\ufdd0", "+", "x" * 65_530, "../../r"])
+@pytest.mark.parametrize("where", ["\0", "a\x1fb", "/" * 300, "\uffff", "\ufdd0", "+", "x" * 65_530])
 async def test_a_reply_topic_that_the_broker_would_not_take_is_malformed(bench: Bench, where: str) -> None:
     await bench.measure(1)
-    where = "elsewhere" if where.startswith("..") else f"everest_api/{where}"
+    where = f"everest_api/{where}"
     for payload in (START, None):
         request = {"headers": {"replyTo": where}, "payload": payload}
         bench.everest.publish(BASE + "e2m/start_transaction", json.dumps(request, ensure_ascii=False))

@@ -74,7 +74,7 @@ class Http:
         content = path.read_bytes()
         value = f'"{hashlib.sha256(content).hexdigest()[:8]}"' if self.validator == "ETag" else formatdate(path.stat().st_mtime, usegmt=True)
         says = [f"{self.validator}: {value}"] if self.validator else []
-        if self.ranges and "range" in headers and (not self.if_range or headers.get("if-range", value) == value):
+        if self.ranges and "range" in headers and (not self.if_range or (headers.get("if-range") or value) == value):
             begin = int(headers["range"].removeprefix("bytes=").rstrip("-"))
             if begin >= len(content):
                 return 416, [f"Content-Range: bytes */{len(content)}"], b""

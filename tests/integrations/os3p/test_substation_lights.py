@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,12 @@ from tests.integrations.os3p.substation import made, profile, profiles, register
 
 from gridloom.core.clock import Clock, from_datetime, rfc3339
 from gridloom.core.errors import ConfigurationError
+from gridloom.integrations.os3p import driver as hardware
 from gridloom.integrations.os3p.client import Substation
 from gridloom.integrations.os3p.driver import Driver, load
 from gridloom.integrations.os3p.simulator import Simulated
 from gridloom.integrations.os3p.state import Fault
+from gridloom.links.websocket_client import connect
 
 LIGHT = "StreetlightStatusNotification"
 MODE = "StreetlightModeStatusNotification"
@@ -160,7 +163,8 @@ async def test_suspend_holds_a_light_that_somebody_pulls() -> None:
         assert [((one := await line.asked(LIGHT))["status"], one.get("unexpected", False)) for _ in range(2)] == [("On", True), ("Off", False)]
 
 
-async def test_a_night_at_speed_in_the_night_of_a_change_of_time() -> None:
+async def test_a_night_at_speed_in_the_night_of_a_change_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridloom.integrations.os3p.client.connect", partial(connect, connect_timeout=100_000))  # 30 s are 1.5 ms here
     clock = at("2026-10-24T15:00:00", speed=20_000)  # summer time ends at 03:00
     async with central() as office:
         office.time = lambda: rfc3339(clock.now())
@@ -234,6 +238,166 @@ async def test_profiles_that_cannot_be_kept_are_not_taken(tmp_path: Path, monkey
         assert station.vault.state.profiles == ()
         monkeypatch.undo()
         assert (await line.call("SetStreetlightProfile", profiles()))["status"] == "Accepted"
+
+
+# ------------------------------------------------------------------------------------------------------- hardware that fails
+
+
+@pytest.mark.parametrize("method", ["lit", "local"])
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_an_input_that_fails_costs_no_other_light(method: str, hangs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "PATIENCE", 0.1)
+    driver = Simulated("x", Clock(), seed=1, faulty=0)
+    driver.poll = 0.2
+    sound = getattr(driver, method)
+
+    async def broken(contactor: int) -> bool | None:
+        if contactor != 1:
+            return await sound(contactor)  # type: ignore[no-any-return]
+        if hangs:
+            await asyncio.Event().wait()
+        raise OSError("no such pin")
+
+    async with registered(driver=driver) as (office, station, line):
+        setattr(driver, method, broken)
+        for contactor in (1, 2):
+            await line.call("SetStreetlightProfile", profiles(contactor))
+        told = await line.asked("StatusNotification", 3)
+        assert (told["status"], told["errorCode"], told["info"]) == ("Faulted", "PowerSwitchFailure", "contactor 1")
+        await office.until(lambda: driver.closed == {1: True, 2: True})
+        assert {(await line.asked(LIGHT, 3))["contactorId"] for _ in range(2)} == {1, 2}, "and it goes on with what it knew of the first"
+        assert "contactors: 1" in station.health().reason
+        setattr(driver, method, sound)
+        assert (await line.asked("StatusNotification", 3))["info"] == "PowerSwitchFailure resolved"
+        await office.until(lambda: station.health().ok)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_an_override_is_rejected_where_the_local_switch_cannot_be_read(hangs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "PATIENCE", 0.1)
+
+    class Deaf(Simulated):
+        async def local(self, contactor: int) -> bool | None:
+            if hangs:
+                await asyncio.Event().wait()
+            raise OSError("no such pin")
+
+    async with registered(driver=Deaf("x", Clock(), seed=1, faulty=0)) as (_, station, line):
+        assert (await line.call("OverrideStreetlight", {"contactorId": 2, "action": "On"}, timeout=3))["status"] == "Rejected"
+        assert station.contactors.lamp(2).remote is None
+
+
+async def test_a_local_override_stays_where_its_switch_cannot_be_read_any_more() -> None:
+    driver = Simulated("x", Clock(), seed=1, faulty=0)
+    async with registered(driver=driver) as (_, station, line):
+        driver.turn(True)
+        for _ in range(2):
+            assert (await line.asked(MODE))["mode"] == "LocalOverride"
+
+        async def broken(contactor: int) -> bool | None:
+            raise OSError("no such pin")
+
+        driver.local = broken  # type: ignore[method-assign]
+        station.changed()
+        assert (await line.asked("StatusNotification"))["errorCode"] == "PowerSwitchFailure"
+        assert await line.quiet(MODE)
+        assert driver.closed == {1: True, 2: True}
+
+
+async def test_an_override_that_comes_while_the_inputs_are_read_is_kept() -> None:
+    class Slow(Simulated):
+        async def lit(self, contactor: int) -> bool | None:
+            if station and contactor == 1:
+                self.closed[1] = True  # something to tell, so that this look writes
+                station.pop().contactors.override((1,), "On")
+            return self.closed[contactor]
+
+    station: list[Substation] = []
+    driver = Slow("x", Clock(), seed=1, faulty=0)
+    async with registered(driver=driver) as (_, one, line):
+        station.append(one)
+        one.changed()
+        assert (await line.asked(LIGHT))["status"] == "On"
+        assert await line.quiet(LIGHT)
+        lamp = one.contactors.lamp(1)
+        assert (lamp.remote, lamp.mode, lamp.on) == ("On", "RemoteOverride", True)
+
+
+async def test_hardware_is_asked_one_thing_at_a_time() -> None:
+    class Narrow(Simulated):
+        poll = 0.01
+        busy, most = 0, 0
+
+        async def _alone(self) -> None:
+            Narrow.busy += 1
+            Narrow.most = max(Narrow.most, Narrow.busy)
+            await asyncio.sleep(0.01)
+            Narrow.busy -= 1
+
+        async def local(self, contactor: int) -> bool | None:
+            await self._alone()
+            return None
+
+        async def meter(self):  # type: ignore[no-untyped-def]
+            await self._alone()
+            return await super().meter()
+
+        async def faults(self):  # type: ignore[no-untyped-def]
+            await self._alone()
+            return await super().faults()
+
+        async def vendor_file(self, start: int | None, stop: int | None) -> tuple[str, bytes] | None:
+            await self._alone()
+            return None
+
+    async with registered(driver=Narrow("x", Clock(), seed=1, faulty=0)) as (_, _, line):
+        for _ in range(5):
+            await line.call("TriggerMessage", {"requestedMessage": "MeterValues"})
+            await line.call("OverrideStreetlight", {"contactorId": 1, "action": "On"})
+            await line.call("GetFile", {"fileType": "VendorSpecific", "location": "ftp://127.0.0.1:1/", "requestId": "1"})
+        assert Narrow.most == 1
+
+
+@pytest.mark.parametrize("fails", ["hangs", "raises", "is no file"])
+async def test_a_vendor_file_that_fails_is_rejected_and_somebody_is_told(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "PATIENCE", 0.2)
+    order = {"fileType": "VendorSpecific", "location": "ftp://127.0.0.1:1/", "requestId": "1"}
+
+    class Bad(Simulated):
+        async def vendor_file(self, start: int | None, stop: int | None) -> tuple[str, bytes] | None:
+            if fails == "hangs":
+                await asyncio.Event().wait()
+            if fails == "raises":
+                raise ZeroDivisionError
+            return "txt", "text"  # type: ignore[return-value]
+
+    async with registered(driver=Bad("x", Clock(), seed=1, faulty=0)) as (_, station, line):
+        assert (await line.call("GetFile", order, timeout=3))["status"] == "Rejected"
+        assert "vendor file" in station.health().reason
+        assert (await line.call("GetConfiguration", timeout=1))["configurationKey"], "others are answered"
+
+
+async def test_a_handler_does_not_wait_for_its_turn_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, clock = hardware.Turns(Clock()), Clock()
+    release = asyncio.Event()
+
+    async def nothing() -> None:
+        pass
+
+    first = asyncio.create_task(turns(release.wait, patience=10))
+    await asyncio.sleep(0)
+    began = clock.monotonic()
+    with pytest.raises(TimeoutError, match="nothing did not return within"):
+        await turns(nothing, hurry=True, patience=0.1)
+    assert clock.monotonic() - began < 2
+    second = asyncio.create_task(turns(nothing, patience=0.05))
+    await asyncio.sleep(0.2)
+    release.set()
+    await asyncio.gather(first, second)  # its time counts from its turn
+
+
+def test_an_order_waits_for_hardware_for_ten_seconds_at_most() -> None:
+    assert hardware.PATIENCE <= 10
 
 
 # ---------------------------------------------------------------------------------------------------------------- own drivers

@@ -22,9 +22,11 @@ class Hand(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.passed = 0.0
+        self.stepped = 0.0
+        """What somebody made of the wall clock."""
 
     def now(self) -> int:
-        return BEGIN + round(self.passed * 1_000_000)
+        return BEGIN + round((self.passed + self.stepped) * 1_000_000)
 
     def monotonic(self) -> float:
         return self.passed
@@ -64,6 +66,21 @@ def test_B22_whole_seconds_are_not_more_exact_than_they_are() -> None:
     clock.passed = 0.4
     assert station.told(rfc3339(BEGIN), 0.0) == "kept"
     assert station.told("1999-01-01T00:00:00Z", 0.0) == "refused"
+
+
+@pytest.mark.parametrize("said", ["kept", "stepped"])
+def test_B22_a_step_of_the_machine_s_clock_moves_the_station_only_until_it_was_told_the_time(said: str) -> None:
+    clock = Hand()
+    clock.stepped = -100_000_000.0
+    station = StationClock(clock, "x")
+    assert station.now() == clock.now()
+    if said == "kept":
+        clock.stepped = 0.0
+        assert station.now() == BEGIN, "who knows nothing follows"
+    assert station.told(rfc3339(BEGIN), 0.0) == said
+    before = station.now()
+    clock.stepped, clock.passed = 5_000.0, 60.0
+    assert (station.now() - before) / 1_000_000 == pytest.approx(60.0, abs=0.1)
 
 
 @pytest.mark.parametrize("name", ["geolocation", "GEOLOCATION", " Geolocation "])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,10 @@ def online(hub: HubProcess) -> list[Any]:
     return [device for device in hub.get("/api/v1/devices")["items"] if device["online"] and device["id"].startswith("tic:")]
 
 
+def has_energy(hub: HubProcess, id: str) -> bool:
+    return "Energy.Active.Import.Register" in {value["measurand"] for value in hub.get(f"/api/v1/devices/{id}/readings")["items"]}
+
+
 async def test_with_nothing_configured_two_simulated_linkys_are_read_and_served(hubs: Hubs) -> None:
     listen = {"GRIDLOOM__HTTP__LISTEN": "127.0.0.1:0", "GRIDLOOM__TIC__LISTEN": "127.0.0.1:0"}
     hub = await asyncio.to_thread(hubs(None, env=listen, verb=("demo", "--for", "60")).start)
@@ -48,8 +53,7 @@ async def test_with_nothing_configured_two_simulated_linkys_are_read_and_served(
     read = await ask(hub, "ReadTIC", {"serialNumber": devices[0]["serial"]})
     assert read["errorCode"] == 0
     for device in devices:
-        values = hub.get(f"/api/v1/devices/{device['id']}/readings")["items"]
-        assert "Energy.Active.Import.Register" in {value["measurand"] for value in values}
+        await within(20, partial(has_energy, hub, device["id"]))
     assert hub.get("/readyz") == {"ready": True, "reasons": []}
     raised = [event["kind"] for event in hub.get("/api/v1/events")["items"] if event.get("state") == "raised"]
     assert raised == [], "a demo begins without alarms"

@@ -134,7 +134,8 @@ async def test_the_line_has_the_pace_of_its_bits(tmp_path: Path, start: Start) -
     await reader.frames(1)
     begin, seen = time.monotonic(), len(frames(reader.data))
     await reader.frames(seen + 3)
-    assert 0.90 < (time.monotonic() - begin) / 3 < 1.0
+    # The first frame may be noticed a little late on a busy machine, which shortens what is measured.
+    assert 0.88 < (time.monotonic() - begin) / 3 < 1.0
     reader.close()
 
 

@@ -48,7 +48,7 @@ from gridloom.integrations.ekm.upstream import (
     from_hub,
 )
 from gridloom.links.backoff import Backoff
-from gridloom.links.websocket_client import ClientConnection, ConnectFailed, connect
+from gridloom.links.websocket_client import ClientConnection, ConnectFailed, HandshakeRefused, connect
 
 log = logging.getLogger(__name__)
 
@@ -231,6 +231,9 @@ class Agent:
                     self._url, clock=self._clock, subprotocols=(SUBPROTOCOL,), headers=(("Authorization", f"Bearer {self._key}"),), tls=self._tls,
                     max_message=LARGEST, ping_interval=PING_SECONDS,
                 )  # fmt: skip
+            except HandshakeRefused as error:
+                said = "the hub refused the key" if error.http_status == 401 else "the hub refused the gateway"
+                log.error(said, extra={"reason": error.message})
             except ConnectFailed as error:
                 log.warning("the hub cannot be reached", extra={"reason": error.message})
             else:
@@ -282,7 +285,10 @@ class Agent:
         if isinstance(message, Order):
             self._take(message)
         elif isinstance(message, Heard):
-            self._journal.hear(message.id, self._clock.now())
+            try:
+                self._journal.hear(message.id, self._clock.now())
+            except OSError as error:  # the end is told once more after a restart
+                log.error("the journal cannot be written", extra={"command": message.id, "reason": error.strerror})
         elif isinstance(message, Stored):
             if message.number == self._number:
                 self._confirmed.set()
@@ -334,7 +340,11 @@ class Agent:
         try:
             while queue:
                 order = queue[0]  # stays there while it is under way: the hub may send it again
-                await self._carry_out(order)
+                try:
+                    await self._carry_out(order)
+                except Exception as error:  # a bug ends this order with its reason, never the queue of the device
+                    log.exception("an executor failed", extra={"device": device, "verb": order.command.verb, "command": order.command.id})
+                    self._end(Ended(order.command.id, code="internal-error", message=type(error).__name__, silent=True))
                 queue.popleft()
         finally:
             self._workers.pop(device, None)
@@ -365,13 +375,14 @@ class Agent:
             self._end(_ended(command.id, error))
         except TimeoutError:
             self._end(_ended(command.id, DeviceTimeout(f"{command.device} did not answer {command.verb} within {timeout:g} s")))
-        except Exception as error:  # a bug ends this order with its reason, never the queue of the device
-            log.exception("an executor failed", extra={"device": command.device, "verb": command.verb, "command": command.id})
-            self._end(Ended(command.id, code="internal-error", message=type(error).__name__, silent=True))
 
     def _end(self, ended: Ended) -> None:
-        self._journal.end(ended, self._clock.now())
+        """The hub is told in any case, also by a gateway whose disk is full."""
         self._say(ended)
+        try:
+            self._journal.end(ended, self._clock.now())
+        except OSError as error:
+            log.error("the journal cannot be written", extra={"command": ended.id, "reason": error.strerror})
 
 
 def _ended(id: str, error: GridloomError) -> Ended:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import sys
 from pathlib import Path
@@ -36,14 +35,21 @@ def gateway(
     ] = None,
 ) -> None:
     """Read meters here for a hub elsewhere, and carry out its orders. Runs until it is stopped."""
-    from gridloom.integrations.ekm.agent_main import run, section_of
+    from gridloom.integrations.ekm.agent_main import log_to_stderr, run, section_of
 
-    text = key_file.read_text().strip() if key_file is not None else key
+    try:
+        text = key_file.read_text().strip() if key_file is not None else key
+    except (OSError, UnicodeDecodeError) as error:
+        print(f"gridloom: --key-file {key_file}: {getattr(error, 'strerror', 'expected a key in ASCII')}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    if not all(line.split() for line in bus):
+        print("gridloom: --bus: expected 'PORT METER…' such as '/dev/ttyUSB0 000300000234:v4', got nothing", file=sys.stderr)
+        raise typer.Exit(2)
     if not text:
         print("gridloom: a gateway needs its key: --key-file FILE", file=sys.stderr)
         raise typer.Exit(2)
     if not re.fullmatch(r"(?:ws|wss)://[^/]+/?", hub):
         print("gridloom: --hub: expected ws://HOST:PORT or wss://HOST:PORT", file=sys.stderr)
         raise typer.Exit(2)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr()
     run(hub.rstrip("/") + "/gateway", text, section_of(mac, bus, poll, baud, zone), data, ca)

@@ -84,7 +84,7 @@ class Desk:
         principal = self._of_key(request, key, "")
         mine = {device.identity: device for device in self._meters(principal, key)}
         devices = list(mine.values()) if asked.lan else [mine[meter] for meter in asked.meters if meter in mine]
-        return await readmeter.answer(self._hub, principal, asked, devices)
+        return await readmeter.answer(self._hub, principal, asked, devices, self._keys.mac)
 
     # ---------------------------------------------------------------------------------------------------------- details
 

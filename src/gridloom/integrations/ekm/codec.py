@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from gridloom.integrations.ekm.errors import Garbled, LineLost, NoAnswer, PasswordRefused, PulseRatioRefused, Unsure, WriteRefused, WrongMeter
+from gridloom.integrations.ekm.errors import Garbled, LineLost, NoAnswer, Noise, PasswordRefused, PulseRatioRefused, Unsure, WriteRefused, WrongMeter
 from gridloom.integrations.ekm.models import Model
 from gridloom.integrations.ekm.models.fields import LAYOUTS, Field, Kind, Layout
 from gridloom.integrations.ekm.models.settings import PULSE_OUTPUT
@@ -33,7 +33,7 @@ WILDCARD = "999999999999"
 DEFAULT_PASSWORD = "00000000"  # noqa: S105  # published by the maker
 TRIES = 3
 """How often is asked what may be asked again."""
-PASSWORD_TRIES = 2
+PASSWORD_TRIES = FIND_TRIES = 2
 SCHEDULES_1_4, SCHEDULES_5_6, MONTHS, MONTHS_REVERSE, HOLIDAYS = "0070", "0071", "0011", "0012", "00B0"
 """Registers of the block reads (FACTS 1.9)."""
 TIME_DIGITS = 14
@@ -149,7 +149,7 @@ class Receiver:
 
     def __init__(self, ask: Ask) -> None:
         self._frame = ask.expect is Expect.FRAME
-        self._echo = ask.data
+        self._echoes = tuple(END[at:] + ask.data for at in range(len(END) + 1))
         self._held = bytearray()
         self._noise = 0
         self._bad = False
@@ -196,15 +196,18 @@ class Receiver:
         return self.answer
 
     def _past_echo(self) -> bool:
-        """An echo begins with the byte that we began with, and no reply does (2F or SOH against STX or ACK). One that is damaged is noise."""
-        echo = self._echo
-        if echo:
-            if self._held.startswith(echo):
-                del self._held[: len(echo)]
-                self.echoed = True
-            elif echo.startswith(bytes(self._held)):
-                return False
-            self._echo = b""
+        """An echo begins with the byte that we began with, and no reply does (2F or SOH against STX or ACK). One that is damaged is noise.
+
+        The echo of the END before, or what is late of it, may stand in front.
+        """
+        held = bytes(self._held)
+        whole = next((echo for echo in self._echoes if held.startswith(echo)), b"")
+        if whole:
+            del self._held[: len(whole)]
+            self.echoed = True
+        elif any(echo.startswith(held) for echo in self._echoes):
+            return False
+        self._echoes = ()
         return True
 
     def _find_frame(self) -> None:
@@ -275,12 +278,19 @@ def read(address: str, model: Model, *, tries: int = TRIES) -> Conversation[Read
     return Read(address, model.name, tuple(frames))
 
 
-def find(address: str, layout: Layout, *, tries: int = 1) -> Conversation[bytes | None]:
-    """Whether a meter is there: its reply, or None. Raises LineLost, Garbled (something is there), WrongMeter."""
-    try:
-        return (yield from _read(address, layout, tries))
-    except NoAnswer:
-        return None
+def find(address: str, layout: Layout) -> Conversation[bytes | None]:
+    """Whether a meter is there: its reply, or None. What holds nothing of its reply (noise, the late reply of another) is asked once more.
+
+    Raises LineLost, Garbled (a reply began, and was damaged: something is there).
+    """
+    for _ in range(FIND_TRIES):
+        try:
+            return (yield from _read(address, layout, 1))
+        except NoAnswer:
+            break
+        except (Noise, WrongMeter):
+            continue
+    return None
 
 
 def write(address: str, model: Model, order: Write, password: str = DEFAULT_PASSWORD) -> Conversation[bytes | None]:
@@ -294,7 +304,7 @@ def write(address: str, model: Model, order: Write, password: str = DEFAULT_PASS
         frame = yield from _read(address, layout, TRIES)
         if order.pulse_output is not None:
             _check_ratio(order.pulse_output, number(layout, frame, "CT_Ratio"))
-        yield from _authenticate(address, password)
+        yield from _authenticate(address, layout, password)
         data = order.data if isinstance(order.data, str) else order.data()
         answer = yield Ask(write_request(order.register, data), Expect.ACK, order.what, unsafe=True)
         if answer.got is Got.ACK:
@@ -343,10 +353,10 @@ def _frame(address: str, ask: Ask, tries: int, strange: Callable[[bytes], str | 
     times = f"asked {tries} times" if tries > 1 else "asked once"
     if answer.got is Got.SILENCE:
         raise NoAnswer(f"meter {address}: {ask.what}: no answer, {times}")
-    raise Garbled(f"meter {address}: {ask.what}: {_words(answer)}, {times}")
+    raise (Noise if answer.got is Got.NOISE else Garbled)(f"meter {address}: {ask.what}: {_words(answer)}, {times}")
 
 
-def _authenticate(address: str, password: str) -> Conversation[None]:
+def _authenticate(address: str, layout: Layout, password: str) -> Conversation[None]:
     answer = Answer(Got.SILENCE)
     for _ in range(PASSWORD_TRIES):
         answer = yield Ask(password_request(password), Expect.ACK, "password")
@@ -356,8 +366,13 @@ def _authenticate(address: str, password: str) -> Conversation[None]:
             raise LineLost(f"meter {address}: password: the port went away")
         if answer.got is Got.OTHER:
             break
+    if answer.got is Got.SILENCE:
+        # How a meter says no is not published: it answers a read, and then not the password (FACTS 1.3). One that went away is silent, too.
+        try:
+            yield from _read(address, layout, 1)
+        except (NoAnswer, Garbled, WrongMeter) as error:
+            raise NoAnswer(f"meter {address}: password: no answer, nor a good one to a read behind it; nothing was written") from error
     if answer.got in (Got.OTHER, Got.SILENCE):
-        # How a meter says no is not published: it answers a read, and then not the password (FACTS 1.3).
         raise PasswordRefused(f"meter {address}: wrong password: the meter did not accept it ({_words(answer)}); nothing was written")
     raise Garbled(f"meter {address}: password: {_words(answer)}; nothing was written")
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from gridloom.core.errors import DeviceError
 from gridloom.integrations.ekm import codec
+from gridloom.integrations.ekm.errors import Garbled
 from gridloom.integrations.ekm.link import Bus
 from gridloom.integrations.ekm.models import MODELS, model_of
 from gridloom.integrations.ekm.models.fields import V3, A
@@ -72,7 +72,7 @@ async def only(bus: Bus) -> Found | None:
 
 
 async def ask(bus: Bus, address: str, *, within: float) -> Found | None:
-    """Whether somebody is there. Raises LineLost."""
+    """Whether somebody is there; noise is nobody. Raises LineLost."""
     try:
         frame = await bus.converse(codec.find(address, V3), address, patient=True, within=within)
         if frame is None:
@@ -81,6 +81,6 @@ async def ask(bus: Bus, address: str, *, within: float) -> Found | None:
         model = model_of(code)
         if model is None and await bus.converse(codec.find(address, A), address, patient=True, within=within) is not None:
             model = MODELS["v4"]  # it answers as one
-    except DeviceError:  # something spoke, and it was no reply: worth telling
+    except Garbled:  # a reply began, and was damaged: worth telling
         return Found(address, "", "", "")
     return Found(address, "" if model is None else model.name, code, codec.firmware(frame))

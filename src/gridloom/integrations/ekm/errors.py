@@ -20,6 +20,10 @@ class Garbled(DeviceError):
     code = "ekm-garbled"
 
 
+class Noise(Garbled):
+    """What came held nothing of a reply."""
+
+
 class WrongMeter(DeviceError):
     """Another meter answered. Nothing was written into either."""
 

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from gridloom.core import clock as clocks
 from gridloom.core.clock import Clock
-from gridloom.core.errors import InvalidInput, NotFound, Refused, Unsupported
+from gridloom.core.errors import DeviceError, InvalidInput, NotFound, Refused, Unsupported
 from gridloom.integrations.ekm import codec, iostack, mapping
 from gridloom.integrations.ekm.codec import Read
 from gridloom.integrations.ekm.config import IOSTACK, SIMULATED_IOSTACK, Section
@@ -116,7 +116,9 @@ class Gateway:
                 self.set_interval(arguments.interval_s)
                 return None
             case "ekm.meters.scan":
-                return {"meters": await self.search(arguments.first, arguments.last)}
+                return await self.search(arguments.first, arguments.last)
+            case "ekm.meters.scan.stop":
+                return {"stopped": self.stop_search()}
         raise Unsupported(f"{verb} is not for gateways")
 
     def status(self) -> dict[str, Any]:
@@ -148,22 +150,34 @@ class Gateway:
         if not any(bus.state == "open" for bus in self.buses):
             raise Refused("no bus of this gateway can be used now")
 
-    async def search(self, first: str, last: str, told: Callable[[Progress], None] = lambda _: None) -> list[dict[str, Any]]:
-        """Ask every address on every bus whose port is open; the meters that answered. Raises Refused while another goes on."""
+    async def search(self, first: str, last: str, told: Callable[[Progress], None] = lambda _: None) -> dict[str, Any]:
+        """Ask every address on every bus whose port is open: the ``meters`` that answered, and how far it came on each of the ``buses``.
+
+        Raises Refused while another goes on, DeviceError when every port went away before the end.
+        """
         if int(last) < int(first):
             raise InvalidInput("last is below first")
         self.can_search()
-        self.searches = [Search(bus, first, last, told=told) for bus in self.buses if bus.state == "open"]
+        searches = self.searches = [Search(bus, first, last, told=told) for bus in self.buses if bus.state == "open"]
         try:
-            await asyncio.gather(*[_until_lost(search) for search in self.searches])
-            return [_told(search.progress.bus, found) for search in self.searches for found in search.progress.found]
+            lost = await asyncio.gather(*[_until_lost(search) for search in searches])
         finally:
             self.searches = []
+        if all(lost):
+            ways = "; ".join(
+                f"{reason} ({search.progress.asked} of {search.progress.total} asked)" for search, reason in zip(searches, lost, strict=True)
+            )
+            raise DeviceError(f"the search was not finished: {ways}")
+        return {
+            "meters": [_told(search.progress.bus, found) for search in searches for found in search.progress.found],
+            "buses": [_outcome(search.progress, reason) for search, reason in zip(searches, lost, strict=True)],
+        }
 
-    def stop_search(self) -> None:
-        """End the search that goes on; what it has found is its result."""
+    def stop_search(self) -> bool:
+        """End the search that goes on; what it has found is its result. Returns whether there was one."""
         for search in self.searches:
             search.stop()
+        return bool(self.searches)
 
     def _add(self, settings: BusSettings, listener: Listener, figures: Figures, ports: Ports) -> None:
         bus = Bus(settings, self._clock, listener, figures, ports=ports)
@@ -215,12 +229,19 @@ async def _read(bus: Bus, meter: Polled) -> Read:
     return bus.heard(meter, await bus.converse(codec.read(meter.identity, meter.model), meter.identity))
 
 
-async def _until_lost(search: Search) -> None:
-    """A port that goes away ends the search there; what was found is kept."""
+async def _until_lost(search: Search) -> str:
+    """A port that goes away ends the search there; what was found is kept. Returns why it went away, or nothing."""
     try:
         await search.run()
-    except LineLost:
-        search.stop()
+    except LineLost as error:
+        return error.message
+    return ""
+
+
+def _outcome(progress: Progress, lost: str) -> dict[str, Any]:
+    complete = progress.asked == progress.total
+    reason = lost or ("" if complete else "stopped")
+    return {"bus": progress.bus, "asked": progress.asked, "total": progress.total, "complete": complete, "reason": reason}
 
 
 def _told(bus: str, found: Found) -> dict[str, Any]:

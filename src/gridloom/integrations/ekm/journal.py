@@ -5,16 +5,22 @@ Both survive ``kill -9`` at any moment: what was half written when the process d
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
 from collections import OrderedDict, deque
+from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 
-from gridloom.core.errors import ConfigurationError
+from gridloom.core.documents import Space
+from gridloom.core.errors import ConfigurationError, StorageError
 from gridloom.core.model import Event, MeterReading
+from gridloom.core.ports import Commit, Delete, Document, Put
 from gridloom.integrations.ekm.upstream import Ended, encode
 
 log = logging.getLogger(__name__)
@@ -47,6 +53,7 @@ class Journal:
         self._path = path
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._lines = 0
+        self._file: FileIO | None = None
         self._read()
         for id, known in self._known.items():
             if known.ended is None:  # nobody will ever know
@@ -92,7 +99,8 @@ class Journal:
 
     def close(self) -> None:
         """No more."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def _read(self) -> None:
         try:
@@ -112,30 +120,72 @@ class Journal:
             known.heard = known.heard or found.heard
 
     def _rewrite(self, now: int) -> None:
-        """Without what is old."""
+        """Without what is old. Raises OSError; the file that was is then still the journal."""
         for id in [id for id, known in self._known.items() if known.begun < now - KEPT and known.heard]:
             del self._known[id]
         new = self._path.with_name(self._path.name + ".new")
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            for id, known in self._known.items():
-                file.write(msgspec.json.encode(_Line(id, known.begun, known.ended, known.heard)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
-        _sync_folder(self._path.parent)
-        self._lines = len(self._known)
+        lines = [_Line(id, known.begun, known.ended, known.heard) for id, known in self._known.items()]
+        file = FileIO(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600), "ab")
+        try:
+            _append(file, b"".join(msgspec.json.encode(line) + b"\n" for line in lines), durable=True)
+            new.replace(self._path)
+        except OSError:
+            file.close()
+            raise
+        self.close()
+        self._file = file
+        self._lines = len(lines)
         self._limit = max(_MOST_LINES, 4 * self._lines)
-        self._file: IO[bytes] = open(self._path, "ab")  # noqa: SIM115  # for as long as the gateway runs
+        _sync_folder(self._path.parent)
 
     def _write(self, line: _Line, now: int, *, durable: bool = True) -> None:
-        self._file.write(msgspec.json.encode(line) + b"\n")
-        self._file.flush()
-        if durable:
-            os.fsync(self._file.fileno())
+        assert self._file is not None
+        _append(self._file, msgspec.json.encode(line) + b"\n", durable=durable)
         self._lines += 1
         if self._lines > self._limit:
-            self._file.close()
-            self._rewrite(now)
+            try:
+                self._rewrite(now)
+            except OSError as error:  # the line is written; the file is longer than it need be
+                self._limit += _MOST_LINES
+                log.error("the journal cannot be made shorter", extra={"path": str(self._path), "reason": error.strerror})
+
+
+class Memory(Space):
+    """What is ordered at run time, for a gateway that has no store: one small file per document, ``KIND-ID.json`` in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        none: Any = None
+        super().__init__(none, "ekm")
+        self._folder = folder
+
+    async def get(self, kind: str, id: str) -> Document | None:
+        """The document, or None. Raises ConfigurationError when its file cannot be read."""
+        path = self._path(kind, id)
+        try:
+            body = path.read_bytes()
+            msgspec.json.decode(body)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            raise ConfigurationError(f"{path}: {error}; remove it") from None
+        return Document(self.space, kind, id, 1, body, {})
+
+    async def commit(self, writes: Sequence[Put | Delete]) -> Commit:
+        """On disk when it returns, each file whole or as it was. Raises StorageError."""
+        for write in writes:
+            path = self._path(write.kind, write.id)
+            try:
+                if isinstance(write, Delete):
+                    path.unlink(missing_ok=True)
+                else:
+                    _replace(path, write.body)
+                _sync_folder(self._folder)
+            except OSError as error:
+                raise StorageError(f"the gateway cannot write {path}: {error.strerror}") from error
+        return Commit("", frozenset(), (1,) * len(writes))
+
+    def _path(self, kind: str, id: str) -> Path:
+        return self._folder / f"{kind}-{id}.json"
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -247,6 +297,29 @@ class Spool:
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:010}.spool"
+
+
+def _append(file: FileIO, data: bytes, *, durable: bool) -> None:
+    """All of it, or nothing: what raised OSError is not in the file later either."""
+    size = os.fstat(file.fileno()).st_size
+    try:
+        if file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if durable:
+            os.fsync(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(file.fileno(), size)
+        raise
+
+
+def _replace(path: Path, body: bytes) -> None:
+    new = path.with_name(path.name + ".new")
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
 
 
 def _sync_folder(folder: Path) -> None:

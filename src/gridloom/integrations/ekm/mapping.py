@@ -39,7 +39,7 @@ CLOCK_WRONG, CLOCK_RIGHT = 300_000_000, 240_000_000
 RELAYS, INPUTS = ("relay:1", "relay:2"), ("input:1", "input:2", "input:3")
 IOSTACK_VERBS = ("ekm.iostack.password.set", "ekm.one_wire.scan", "device.status.get", "device.clock.set", "ekm.digital_input.reset",
                  "ekm.digital_output.set")  # fmt: skip
-GATEWAY_VERBS = ("device.status.get", "ekm.meters.scan", "ekm.poll_interval.set")
+GATEWAY_VERBS = ("device.status.get", "ekm.meters.scan", "ekm.meters.scan.stop", "ekm.poll_interval.set")
 _ANY_METER = ("device.poll", "ekm.schedules.get", "ekm.tariff_data.get", "device.status.get")
 _PHASES = (Phase.L1, Phase.L2, Phase.L3)
 

@@ -272,6 +272,7 @@ COMMANDS: Mapping[str, Mapping[str, Kind]] = MappingProxyType({
     "gateway": MappingProxyType({
         "GetStatus":                  Kind(Parameters,                 "device.status.get", data=True, published=False),
         "ScanMeters":                 Kind(ScanMeters,                 "ekm.meters.scan", data=True, published=False),
+        "StopScan":                   Kind(Parameters,                 "ekm.meters.scan.stop", data=True, published=False),
         "SetPollInterval":            Kind(SetPollInterval,            "ekm.poll_interval.set", published=False),
     }),
 })

@@ -7,6 +7,7 @@ device (its password, the pulse ratios that go with its CT ratio) the device's l
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +25,7 @@ _PATTERN = re.compile(r"that matches \^\[0-9\]\{(?:1,)?([0-9]+)\}\$\(\?!\\n\)")
 _CODE = re.compile(r"\A[a-z][a-z-]*: ")
 _INTERVAL_NAMES = {number: name for name, number in INTERVALS.items()}
 _DEMAND_MINUTES = {1: 15, 2: 30, 3: 60, 4: 60}
+_LAST_DAYS = {month: monthrange(2024, month)[1] for month in range(1, 13)}  # of no particular year: the 29th of February may be meant
 _LCD_NUMBERS = {name.casefold(): number for number, name in LCD_ITEMS.items()}
 _RATIOS: tuple[int, ...] = (100, 200, 400, 600, 800, 1000, 1200, 1500, 2000, 3000, 4000, 5000)
 Arguments = dict[str, Any]
@@ -159,6 +161,9 @@ def _groups(given: Any, count: int, parts: Mapping[str, str]) -> Iterator[dict[s
         missing = [parts[name].format(number) for name, value in group.items() if value is None]
         if not missing:
             groups.append(group)
+            if "day" in parts and group["day"] > (last := _LAST_DAYS[group["month"]]):
+                reason = f"expected 1 to {last} in month {group['month']}, got {group['day']}"
+                found.append(FieldFault(f"$.params.{parts['day'].format(number)}", reason))
         elif len(missing) < len(parts):
             found += [FieldFault(f"$.params.{name}", f"is missing: the others of its group ({number}) are given") for name in missing]
     if found:
@@ -182,12 +187,17 @@ def _seasons(given: Any, zone: ZoneInfo) -> Arguments:
 
 
 def _holidays(given: Any, zone: ZoneInfo) -> Arguments:
-    return {"dates": list(_groups(given, HOLIDAYS, {"month": "Holiday_{}_Month", "day": "Holiday_{}_Day"}))}
+    dates = list(_groups(given, HOLIDAYS, {"month": "Holiday_{}_Month", "day": "Holiday_{}_Day"}))
+    if not dates:
+        raise _wrong("$.params.Holiday_1_Month", "is missing: there is at least one date")
+    return {"dates": dates}
 
 
 def _scan(given: Any, zone: ZoneInfo) -> Arguments:
     if int(given.last) < int(given.first):
         raise _wrong("$.params.to", f"expected at least from ({given.first}), got {given.last}")
+    if (count := int(given.last) - int(given.first) + 1) > verbs.SCAN_LIMIT:
+        raise _wrong("$.params.to", f"expected at most {verbs.SCAN_LIMIT} addresses from {given.first} on, got {count}")
     return {"first": given.first, "last": given.last}
 
 

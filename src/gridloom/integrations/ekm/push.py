@@ -36,11 +36,8 @@ POLL_SECONDS = 60.0
 """How long a long poll waits."""
 SLOW_BYTES = 262_144
 """What may wait for one subscriber."""
-AT_ONCE, SLICE = 1_000, 100
-"""Subscribers that are told in one turn of the event loop: after a quiet moment, and while messages come one upon the other. Then others have their
-turn meanwhile, and what is published meanwhile goes out together."""
-QUIET = 0.02
-"""Seconds without a telling that make a quiet moment."""
+SLICE = 100
+"""Subscribers that are told in one turn of the event loop: others have theirs meanwhile, and what is published meanwhile goes out together."""
 
 _HEADERS = (("Expires", "Thu, 01 Jan 1970 00:00:01 GMT"), ("Cache-Control", "no-cache, no-store, must-revalidate"))
 _JSON = (("Content-Type", "application/json"), *_HEADERS)
@@ -83,8 +80,8 @@ class _Audience:
     def __len__(self) -> int:
         return len(self.sockets) + len(self.bodies) + len(self.events) + len(self.polls)
 
-    def tell(self, size: int) -> Iterator[None]:
-        """Tell the news to those who are here now, ``size`` at each step. All that came since the last time goes out in one piece, framed once."""
+    def tell(self) -> Iterator[None]:
+        """Tell the news to those who are here now, a slice at each step. All that came since the last time goes out in one piece, framed once."""
         messages, self.news = self.news, []
         if not messages:
             return
@@ -94,14 +91,14 @@ class _Audience:
             for socket in tuple(self.sockets):
                 socket.send_prepared(frames)
                 told += 1
-                if not told % size:
+                if not told % SLICE:
                     yield
         if self.bodies:
             pieces = b"".join(chunk(message.text) for message in messages)
             for body in tuple(self.bodies):
                 body.send(pieces)
                 told += 1
-                if not told % size:
+                if not told % SLICE:
                     yield
         if self.events:
             happened = b"".join(map(_event, messages))
@@ -133,7 +130,6 @@ class Push:
         self._server: WebSocketServer | None = None
         self._tellings: deque[tuple[_Audience, Iterator[None]]] = deque()
         self._news = asyncio.Event()
-        self._told = float("-inf")  # when the last telling ended (monotonic seconds)
         self._tasks: list[asyncio.Task[None]] = []
         self._leave_bus: Callable[[], None] | None = None
         self._published = hub.metrics.counter("gridloom_ekm_push_messages_total", "Messages published on push channels.")
@@ -204,8 +200,7 @@ class Push:
     def _tell(self, audience: _Audience) -> None:
         if not audience.telling:
             audience.telling = True
-            quiet = not self._tellings and self._clock.monotonic() - self._told > QUIET
-            self._tellings.append((audience, audience.tell(AT_ONCE if quiet else SLICE)))
+            self._tellings.append((audience, audience.tell()))
             self._news.set()
 
     async def _deliver(self) -> None:
@@ -220,7 +215,6 @@ class Push:
                     await asyncio.sleep(0)
                     continue
                 audience.telling = False
-                self._told = self._clock.monotonic()
                 if audience.news:
                     self._tell(audience)
 
@@ -329,7 +323,7 @@ class Push:
         audience = self._audiences.setdefault(channel, _Audience())
         if audience.telling:
             under_way = [telling for one, telling in self._tellings if one is audience]
-            for telling in (*under_way, audience.tell(SLICE)):
+            for telling in (*under_way, audience.tell()):
                 for _ in telling:
                     pass
         return audience

@@ -23,6 +23,7 @@ from gridloom.core.hub import Hub
 from gridloom.core.model import Device, Phase, Principal, ReadingType
 from gridloom.core.ports import Sample, Series, SeriesFilter
 from gridloom.integrations.ekm.codec import Read, values
+from gridloom.integrations.ekm.keys import HERE, gateway_of
 from gridloom.integrations.ekm.mapping import PLANS
 from gridloom.integrations.ekm.models import MODELS
 
@@ -94,15 +95,15 @@ def asked(query: Iterable[tuple[str, str]], path: str) -> Asked:
     )
 
 
-async def answer(hub: Hub, principal: Principal, asked: Asked, devices: Sequence[Device]) -> Answer:
-    """The reads of these devices, which the principal may read."""
+async def answer(hub: Hub, principal: Principal, asked: Asked, devices: Sequence[Device], local: str) -> Answer:
+    """The reads of these devices, which the principal may read. ``local``: as ``gateway_of``."""
     wanted = [device for device in devices if not asked.generation or ("v3" if _generation(device) == "v3" else "v4") == asked.generation]
     sets = [(device, await _reads(hub, principal, device, asked.count)) for device in wanted]
     if asked.lan:
         return Answer(_encoder.encode({device.identity: [_chosen(row, asked.fields) for row in rows] for device, rows in sets if rows}))
     zone = asked.zone or ZoneInfo(hub.timezone)
     dated = [(device, [_dated(row, zone, asked.fields) for row in rows]) for device, rows in sets]
-    return _csv(dated) if asked.csv else Answer(_encoder.encode({"readMeter": {"ReadSet": [_set(*one, zone, hub) for one in dated]}}))
+    return _csv(dated) if asked.csv else Answer(_encoder.encode({"readMeter": {"ReadSet": [_set(*one, zone, hub, local) for one in dated]}}))
 
 
 # ------------------------------------------------------------------------------------------------------------------ details
@@ -119,7 +120,7 @@ async def _reads(hub: Hub, principal: Principal, device: Device, count: int) -> 
     if count > 1:
         before = await _stored(hub, principal, device, count + 1)
         last = rows[0]["Time_Stamp_UTC_ms"] if rows else None
-        rows += [row for row in before if last is None or row["Time_Stamp_UTC_ms"] < last]
+        rows = sorted(rows + [row for row in before if row["Time_Stamp_UTC_ms"] != last], key=lambda row: -row["Time_Stamp_UTC_ms"])
     return rows[:count]
 
 
@@ -135,8 +136,8 @@ async def _stored(hub: Hub, principal: Principal, device: Device, count: int) ->
     for one in await hub.query.series(principal, SeriesFilter(devices=(device.id,))):
         if one.type in _FIELDS or one.type.measurand in (_IMPORT, _EXPORT):
             series[one.type] = await _newest(hub, one, count)
-    moments = sorted({sample.received // 1_000_000 for samples in series.values() for sample in samples}, reverse=True)[:count]
-    at = {type: [sample.received // 1_000_000 for sample in samples] for type, samples in series.items()}
+    moments = sorted({sample.received // 1_000 for samples in series.values() for sample in samples}, reverse=True)[:count]
+    at = {type: [sample.received // 1_000 for sample in samples] for type, samples in series.items()}
 
     def value(type: ReadingType, moment: int) -> Decimal | None:
         place = bisect_right(at.get(type, []), moment)
@@ -154,7 +155,7 @@ async def _stored(hub: Hub, principal: Principal, device: Device, count: int) ->
             taken, given = (value(ReadingType(measurand, "W", phase), moment) for measurand in (_IMPORT, _EXPORT))
             if taken is not None or given is not None:
                 row[field] = max(taken or Decimal(0), given or Decimal(0))
-        rows.append(row | {"Time_Stamp_UTC_ms": moment * 1000})
+        rows.append(row | {"Time_Stamp_UTC_ms": moment})
     return rows
 
 
@@ -179,11 +180,12 @@ def _moment(row: Row) -> datetime:
     return to_datetime(int(row["Time_Stamp_UTC_ms"]) * 1000)
 
 
-def _set(device: Device, rows: list[Row], zone: ZoneInfo, hub: Hub) -> Row:
+def _set(device: Device, rows: list[Row], zone: ZoneInfo, hub: Hub, local: str) -> Row:
+    mac = gateway_of(device, local)
     offset = to_datetime(hub.clock.now()).astimezone(zone).utcoffset()
     return {
         "Meter": device.identity, "Group": device.site, "Interval": "", "Protocol": _generation(device),
-        "MAC_Addr": device.attributes.get("gateway", ""), "Tz_Offset_Sec": str(int(offset.total_seconds())) if offset else "0",
+        "MAC_Addr": "" if mac == HERE else mac, "Tz_Offset_Sec": str(int(offset.total_seconds())) if offset else "0",
         "Bad_Reads": "0", "Good_Reads": str(len(rows)), "Credits": "", "ReadData": rows,
     }  # fmt: skip
 

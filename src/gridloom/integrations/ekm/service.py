@@ -17,7 +17,7 @@ from gridloom.core import subjects
 from gridloom.core.alarms import Alarms
 from gridloom.core.commands import LATER
 from gridloom.core.documents import Space
-from gridloom.core.errors import ConfigurationError, GridloomError, NotFound
+from gridloom.core.errors import ConfigurationError, GridloomError, NotFound, Refused
 from gridloom.core.events import new_event
 from gridloom.core.hub import Health, Hub
 from gridloom.core.model import Command, Device, Event, EventState
@@ -104,7 +104,6 @@ class Buses:
         self._news = asyncio.Event()
         self._searching: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
-        self._leave: list[Callable[[], None]] = []
         self._reserve()
 
     # ------------------------------------------------------------------------------------------------------------ service
@@ -123,8 +122,6 @@ class Buses:
                     await self._attach(mapping.iostack_device(unit.address, serial.shown(str(settings.port)), driver), online=True)
         if self._memory is not None and (kept := await self._memory.get("gateway", "poll")) is not None:
             self.gateway.set_interval(msgspec.json.decode(kept.body, type=_Interval).seconds)
-        if self._bus is not None:
-            self._leave.append(self._bus.serve(subjects.of("ekm", "search", "stop"), self._stop_search))
         self._task = asyncio.create_task(self._run(), name=self.name)
         return {}
 
@@ -135,9 +132,6 @@ class Buses:
 
     async def stop(self) -> None:
         """Close all ports; what was said is stored first."""
-        for leave in self._leave:
-            leave()
-        self._leave.clear()
         tasks = [task for task in (self._searching, self._task) if task is not None]
         for task in tasks:
             task.cancel()
@@ -303,12 +297,14 @@ class Buses:
 
     async def _search(self, command: Command, arguments: Any) -> Any:
         """Takes hours, perhaps: other orders go on meanwhile."""
+        if self._searching is not None and not self._searching.done():
+            raise Refused("a search goes on already; stop it first")
         self.gateway.can_search()
 
         async def search() -> None:
             result, failure = None, None
             try:
-                result = {"meters": await self.gateway.search(arguments.first, arguments.last, self._progress(command.id))}
+                result = await self.gateway.search(arguments.first, arguments.last, self._progress(command.id))
             except GridloomError as error:
                 failure = error
             await self._hub.commands.finish(command.id, result, failure)
@@ -331,12 +327,6 @@ class Buses:
                 self._bus.publish(subjects.of("ekm", "search", command), progress)
 
         return told
-
-    async def _stop_search(self, _: object) -> bool:
-        """Asked on the message bus: whether there was one."""
-        going_on = bool(self.gateway.searches)
-        self.gateway.stop_search()
-        return going_on
 
     # --------------------------------------------------------------------------------------------------------- the events
 
