@@ -496,7 +496,7 @@ async def test_an_executor_that_fails_does_not_stop_the_next_order(hub: Front, r
 
 
 async def test_on_a_full_disk_what_was_done_is_answered_and_what_is_new_is_refused(
-    hub: Front, remote: Remote, monkeypatch: pytest.MonkeyPatch
+    hub: Front, remote: Remote, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The disk is full from the moment at which the device has acted."""
 
@@ -513,6 +513,7 @@ async def test_on_a_full_disk_what_was_done_is_answered_and_what_is_new_is_refus
     assert remote.done == [first["msg_id"]]
     monkeypatch.undo()
     monkeypatch.setattr(Backoff, "next", lambda self: 0.05)
+    assert not [record for record in caplog.records if record.message == "an executor failed"], "and no order looks like a bug"
     assert remote.agent.connected, "that the hub had heard it could not be written either"
     remote.carry_out = remote._do
     _, third = await hub.order("SetRelay", RELAY, id=REMOTE)
@@ -554,18 +555,18 @@ def test_the_journal_knows_after_a_crash_what_it_knew(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_what_could_not_be_written_is_not_in_the_journal_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fails", ["write", "fsync"])
+def test_what_could_not_be_written_is_not_in_the_journal_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
     path = tmp_path / "journal"
     journal = Journal(path, NOW)
-    for method in ("write", "fsync"):
-        with monkeypatch.context() as patched:
-            if method == "write":
-                patched.setattr(journal, "_file", Full(journal._file))
-            else:
-                patched.setattr("gridloom.integrations.ekm.journal.os.fsync", Full.fsync)
-            with pytest.raises(OSError, match="No space"):
-                journal.begin("lost", NOW)
-        assert "lost" not in journal
+    with monkeypatch.context() as patched:
+        if fails == "write":
+            patched.setattr(journal, "_file", Full(journal._file))
+        else:
+            patched.setattr("gridloom.integrations.ekm.journal.os.fsync", Full.fsync)
+        with pytest.raises(OSError, match="No space"):
+            journal.begin("lost", NOW)
+    assert "lost" not in journal
     assert journal.begin("kept", NOW)
     journal.close()
     again = Journal(path, NOW)

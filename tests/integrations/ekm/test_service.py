@@ -15,15 +15,18 @@ from tests.integrations.ekm.bus import BAUD, V3, V4, Street, hub_of, street
 from tests.integrations.tic.hub import opened_world
 
 from gridloom.core import subjects, verbs
+from gridloom.core.clock import Clock
 from gridloom.core.commands import LATER
 from gridloom.core.errors import Refused, Unsupported
 from gridloom.core.model import Command, CommandState, DeviceKind, Phase, Quality, ReadingType, TimeSource
+from gridloom.integrations.ekm.agent import Agent
 from gridloom.integrations.ekm.codec import Read
 from gridloom.integrations.ekm.config import Bus as Settings
 from gridloom.integrations.ekm.config import Section, SerialPort, Unit, with_simulated
 from gridloom.integrations.ekm.gateway import Gateway
 from gridloom.integrations.ekm.link import Figures
 from gridloom.integrations.ekm.service import Buses
+from gridloom.integrations.ekm.upstream import Order
 from gridloom.links.serial import Ports
 
 METER, OTHER, STACK, GATEWAY = f"ekm:{V4}", f"ekm:{V3}", "ekm:000000000900", "ekm:gateway-995DAD427614"
@@ -242,6 +245,27 @@ async def test_a_second_search_never_takes_the_place_of_the_first(house: House) 
 
 def test_a_search_that_was_under_way_when_the_hub_died_is_not_begun_anew() -> None:
     assert not verbs.TABLE["ekm.meters.scan"].idempotent
+
+
+async def test_the_search_of_a_gateway_elsewhere_is_stopped_by_an_order_of_its_own(tmp_path: Path) -> None:
+    async with street(tmp_path, "3:v4") as road:
+        agent = Agent("ws://127.0.0.1:9/gateway", "x", tmp_path / "data", clock=Clock(), timezone="UTC")
+        made = Settings(port=SerialPort(str(road.path)), timeout=0.06, baud=BAUD)  # type: ignore[arg-type]
+        buses = Buses(Section(bus=(made,), gateway_mac="995DAD427614"), agent.hub, ports=Ports())  # type: ignore[arg-type]
+        await buses.start()
+        try:
+            await until(lambda: buses.gateway.buses[0].state == "open", 5)
+            agent._take(Order(Command("1", GATEWAY, "ekm.meters.scan", {"first": "1", "last": "1000000"}, "", 0, 0), 1 << 62))
+            await until(lambda: any(search.progress.asked > 2 for search in buses.gateway.searches), 5)
+            agent._take(Order(Command("2", GATEWAY, "ekm.meters.scan.stop", {}, "", 0, 0), 1 << 62))
+            await until(lambda: len(agent._journal.unheard()) == 2, 5)
+        finally:
+            await buses.stop()
+            await agent.stop()
+        ended = {one.id: one.result for one in agent._journal.unheard()}
+        assert ended["2"] == {"stopped": True}
+        assert ended["1"]["meters"][0]["address"] == "000000000003"
+        assert ended["1"]["buses"][0]["reason"] == "stopped"
 
 
 async def test_a_search_whose_port_goes_away_is_told_so(house: House) -> None:
