@@ -408,7 +408,7 @@ def shortened(reason: str) -> bytes:
     return reason.encode()[:_LONGEST_REASON].decode(errors="ignore").encode()
 
 
-class Handshake(asyncio.Protocol):
+class Handshake(asyncio.Protocol, ABC):
     """A line until the head of its handshake is complete (``head``, at most LONGEST_HEAD bytes); then ``hand_over`` gives it to picows' core."""
 
     def __init__(self) -> None:
@@ -436,17 +436,17 @@ class Handshake(asyncio.Protocol):
             self._came.clear()
             self.head(head, rest)
 
+    @abstractmethod
     def head(self, head: bytes, rest: bytes) -> None:
         """The head without the blank line, and what came behind it in the same piece."""
-        raise NotImplementedError
 
+    @abstractmethod
     def more(self, data: bytes) -> None:
         """Bytes behind the head, before anybody decided."""
-        raise NotImplementedError
 
+    @abstractmethod
     def endless(self) -> None:
         """More than a head may have."""
-        raise NotImplementedError
 
     def hand_over(self, core: WSProtocol, data: bytes) -> None:
         """From now on ``core`` reads the line; ``data`` is what it is to see first."""
