@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -118,20 +118,6 @@ async def until(condition: Any, seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come to pass"
         await asyncio.sleep(0.01)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    made = Mosquitto(tmp_path_factory.mktemp("broker"))
-    yield made
-    made.kill()
-
-
-@pytest.fixture
-async def bench(tmp_path: Path, server: Mosquitto) -> AsyncIterator[Bench]:
-    made = await Bench(tmp_path, server).open()
-    yield made
-    await made.close()
 
 
 def verified(reply: Any) -> ocmf.Record:

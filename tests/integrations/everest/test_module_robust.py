@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,20 +25,6 @@ from gridloom.integrations.tic.codec import Frame, Parser
 from gridloom.web import wire
 
 R, P = Reading, ReadingType
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    made = Mosquitto(tmp_path_factory.mktemp("broker"))
-    yield made
-    made.kill()
-
-
-@pytest.fixture
-async def bench(tmp_path: Path, server: Mosquitto) -> AsyncIterator[Bench]:
-    made = await Bench(tmp_path, server).open()
-    yield made
-    await made.close()
 
 
 # ---------------------------------------------------------------------------------------------------------------- whatever meter

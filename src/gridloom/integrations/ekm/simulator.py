@@ -22,6 +22,7 @@ from gridloom.core.clock import Clock
 from gridloom.core.hub import Health
 from gridloom.core.model import Phase
 from gridloom.core.ports import World
+from gridloom.core.tasks import OneTask
 from gridloom.integrations.ekm import codec
 from gridloom.integrations.ekm.models import MODELS, Model
 from gridloom.integrations.ekm.models.fields import Kind, Layout
@@ -378,7 +379,7 @@ class Line:
         return bytes(self._random.randrange(256) for _ in range(size))
 
 
-class Simulator:
+class Simulator(OneTask):
     """A line on a pseudo-terminal behind ``path``, at the pace of its bytes: ten bits each, in real time. A ``core.hub.Service``."""
 
     def __init__(self, path: Path, line: Line, *, baud: int = 9600, turnaround: float = TURNAROUND) -> None:
@@ -388,7 +389,6 @@ class Simulator:
         self._baud, self._turnaround = baud, turnaround
         self._clock = Clock()
         self._prepared = False
-        self._task: asyncio.Task[None] | None = None
         self._came = asyncio.Event()
         self._reading: int | None = None
 
@@ -402,27 +402,18 @@ class Simulator:
     async def start(self) -> Mapping[str, str]:
         """Make the line, unless it is made, and listen. Raises OSError when ``path`` cannot be made."""
         self.prepare()
-        self._task = asyncio.create_task(self._run(), name=self.name)
+        self.begin(self._run(), self.name)
         return {}
-
-    async def wait(self) -> None:
-        """It does not end by itself; raises what ended it."""
-        if self._task is not None:
-            await asyncio.shield(self._task)
 
     async def stop(self) -> None:
         """Hang up and remove the link."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
+        await self.end()
         self.pty.close()
         self._prepared = False
 
     def health(self) -> Health:
         """Well while it listens."""
-        listens = self._task is not None and not self._task.done()
-        return Health(listens, "" if listens else "does not listen")
+        return Health(self.running, "" if self.running else "does not listen")
 
     async def _run(self) -> None:
         clock = self._clock

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from gridloom.core.hub import Health, Hub
 from gridloom.core.model import Device, DeviceKind, Phase
+from gridloom.core.tasks import OneTask
 
 if TYPE_CHECKING:
     from gridloom.integrations.everest.charger_simulator import EverestCharger
@@ -37,30 +38,22 @@ class Sockets(Protocol):
         ...
 
 
-class Demonstration:
+class Demonstration(OneTask):
     """A service that waits for a meter and then plays; the heavy parts are imported when it does, so that a demo starts at once."""
 
     name = "everest"
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> Mapping[str, str]:
         """Begin to wait for a meter."""
-        self._task = asyncio.get_running_loop().create_task(self._play())
+        self.begin(self._play(), self.name)
         return {}
-
-    async def wait(self) -> None:
-        """Does not end by itself; raises what ended it."""
-        if self._task is not None:
-            await asyncio.shield(self._task)
 
     async def stop(self) -> None:
         """The car leaves."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self.end()
 
     def health(self) -> Health:
         """A demo is well."""

@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 
 from gridloom.core.clock import Clock, from_datetime, to_datetime
 from gridloom.core.settings import Secret
+from gridloom.core.tasks import OneTask
 from gridloom.integrations.os3p import keys
 from gridloom.integrations.os3p.client import Settings, Substation
 from gridloom.integrations.os3p.driver import Driver, Sample
@@ -223,7 +224,7 @@ def station(
     return Substation(settings, driver, clock, folder=folder, random=Random(seed), remembered=60)  # noqa: S311  # jitter
 
 
-class Fleet:
+class Fleet(OneTask):
     """Many stations, started one after the other over ``boot_over`` seconds. A ``core.hub.Service``.
 
     ``make`` is called at the start, when it is known where their Central System listens.
@@ -235,12 +236,11 @@ class Fleet:
         self._make = make
         self._clock = clock
         self._boot_over = boot_over
-        self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> dict[str, str]:
         """Begin to start them."""
         self.stations = self.stations or self._make()
-        self._task = asyncio.create_task(self._start_all(), name=self.name)
+        self.begin(self._start_all(), self.name)
         return {}
 
     async def _start_all(self) -> None:
@@ -249,17 +249,9 @@ class Fleet:
             await self._clock.sleep(self._boot_over / len(self.stations))
         await asyncio.gather(*(one.wait() for one in self.stations))
 
-    async def wait(self) -> None:
-        """They do not end by themselves; raises what ended one."""
-        if self._task is not None:
-            await asyncio.shield(self._task)
-
     async def stop(self) -> None:
         """All of them say goodbye."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
+        await self.end()
         await asyncio.gather(*(one.stop() for one in self.stations))
 
     def health(self) -> Health:

@@ -6,7 +6,6 @@ a house of a ``core.ports.World``; one that is given no world lives in ``Alone``
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from gridloom.core.clock import Clock
 from gridloom.core.hub import Health
 from gridloom.core.model import Phase
 from gridloom.core.ports import World
+from gridloom.core.tasks import OneTask
 from gridloom.integrations.tic.labels import Mode
 from gridloom.integrations.tic.meter import SECOND, Contract, Memory, Meter, Profile, serial_of
 from gridloom.integrations.tic.recording import bytes_of
@@ -266,7 +266,7 @@ class Captured:
         """What is captured does not change; silence is the simulator's own."""
 
 
-class Simulator:
+class Simulator(OneTask):
     """Speaks on a pseudo-terminal behind ``path`` what its source says, at the pace of the line and by the clock. A ``core.hub.Service``.
 
     Like a meter it speaks whether somebody listens or not: whoever opens the line falls into the middle of a frame.
@@ -285,7 +285,6 @@ class Simulator:
         self._silent = 0
         self._prepared = False
         self._random = Random(f"line {seed}")  # noqa: S311  # gaps of a line, not secrets
-        self._task: asyncio.Task[None] | None = None
 
     def prepare(self) -> None:
         """Make the line, silent yet, so that it is there for who looks before the simulator starts. Raises OSError when ``path`` cannot be made."""
@@ -297,27 +296,18 @@ class Simulator:
     async def start(self) -> Mapping[str, str]:
         """Make the line, unless it is made, and begin to speak. Raises OSError when ``path`` cannot be made."""
         self.prepare()
-        self._task = asyncio.create_task(self._run(), name=self.name)
+        self.begin(self._run(), self.name)
         return {}
-
-    async def wait(self) -> None:
-        """It does not end by itself; raises what ended it."""
-        if self._task is not None:
-            await asyncio.shield(self._task)
 
     async def stop(self) -> None:
         """Hang up and remove the link."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
+        await self.end()
         self.pty.close()
         self._prepared = False
 
     def health(self) -> Health:
         """Well while it speaks."""
-        speaks = self._task is not None and not self._task.done()
-        return Health(speaks, "" if speaks else "does not speak")
+        return Health(self.running, "" if self.running else "does not speak")
 
     def happen(self, fault: Fault, begins: bool = True) -> None:
         """Let a fault begin or end now."""
